@@ -1,0 +1,1 @@
+//! Targets stand beside this crate.

@@ -1,0 +1,67 @@
+//! Octets that must not outlive their use.
+
+use core::fmt;
+
+use zeroize::Zeroize;
+
+/// Up to `N` octets that are wiped when dropped and that `Debug` never shows, in any build.
+#[derive(Clone, Default)]
+pub struct Secret<const N: usize>(heapless::Vec<u8, N>);
+
+impl<const N: usize> Secret<N> {
+    /// An empty secret.
+    pub const fn new() -> Self {
+        Self(heapless::Vec::new())
+    }
+
+    /// A copy of `bytes`, or `None` when they do not fit.
+    pub fn copy_from(bytes: &[u8]) -> Option<Self> {
+        heapless::Vec::from_slice(bytes).ok().map(Self)
+    }
+
+    /// Adds one octet; `false` when full.
+    #[must_use]
+    pub fn push(&mut self, byte: u8) -> bool {
+        self.0.push(byte).is_ok()
+    }
+
+    /// The octets. Their reader must not log or store them.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The octets, to change in place.
+    pub fn expose_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+
+    /// Forgets the content, wiping the whole capacity.
+    pub fn wipe(&mut self) {
+        self.0.clear();
+        // Vec::zeroize would stop at the length; a shrunk secret still has its tail in memory.
+        let _ = self.0.resize(N, 0);
+        self.0.as_mut_slice().zeroize();
+        self.0.clear();
+    }
+}
+
+impl<const N: usize> Drop for Secret<N> {
+    fn drop(&mut self) {
+        self.wipe();
+    }
+}
+
+impl<const N: usize> fmt::Debug for Secret<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl<const N: usize> PartialEq for Secret<N> {
+    /// For tests and duplicate checks only; tokens are compared as keyed hashes, in constant time, by `store`.
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl<const N: usize> Eq for Secret<N> {}
