@@ -257,7 +257,8 @@ struct Marks {
 impl Marks {
     /// JA4 (FoxIO's TLS client fingerprint, BSD-3-Clause) over the extensions that `keep` keeps.
     fn ja4(&self, keep: impl Fn(&u16) -> bool) -> String {
-        let real = |values: &[u16]| values.iter().copied().filter(|value| !grease(*value)).collect::<Vec<_>>();
+        let real =
+            |values: &[u16]| values.iter().copied().filter(|value| !grease(*value)).collect::<Vec<_>>();
         let mut ciphers = real(&self.ciphers);
         let mut extensions = real(&self.extensions);
         extensions.retain(keep);
@@ -283,7 +284,8 @@ impl Marks {
 
     /// First and last character of the first ALPN value, of its hex digits when either is not alphanumeric.
     fn alpn_ends(&self) -> (char, char) {
-        let Some((first, last)) = self.alpn.as_ref().and_then(|name| Some((*name.first()?, *name.last()?))) else {
+        let Some((first, last)) = self.alpn.as_ref().and_then(|name| Some((*name.first()?, *name.last()?)))
+        else {
             return ('0', '0');
         };
         if first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric() {
@@ -387,8 +389,8 @@ mod tests {
     /// The Chrome of the JA4 paper, with GREASE where Chrome puts it.
     fn chrome() -> Vec<u8> {
         let ciphers = [
-            0x2a2a, 0x1301, 0x1302, 0x1303, 0xc02b, 0xc02f, 0xc02c, 0xc030, 0xcca9, 0xcca8, 0xc013, 0xc014, 0x009c,
-            0x009d, 0x002f, 0x0035,
+            0x2a2a, 0x1301, 0x1302, 0x1303, 0xc02b, 0xc02f, 0xc02c, 0xc030, 0xcca9, 0xcca8, 0xc013, 0xc014,
+            0x009c, 0x009d, 0x002f, 0x0035,
         ];
         let signatures = [0x0403, 0x0804, 0x0401, 0x0503, 0x0805, 0x0501, 0x0806, 0x0601];
         let versions = numbers(&[0x7a7a, 0x0304, 0x0303]);
@@ -398,8 +400,8 @@ mod tests {
         supported.extend_from_slice(&versions);
         let mut extensions = vec![(0x1a1a, vec![])];
         for kind in [
-            0x001b, 0x0000, 0x0033, 0x0010, 0x4469, 0x0017, 0x002d, 0x000d, 0x0005, 0x0023, 0x0012, 0x002b, 0xff01,
-            0x000b, 0x000a, 0x0015,
+            0x001b, 0x0000, 0x0033, 0x0010, 0x4469, 0x0017, 0x002d, 0x000d, 0x0005, 0x0023, 0x0012, 0x002b,
+            0xff01, 0x000b, 0x000a, 0x0015,
         ] {
             let content = match kind {
                 0x0000 => vector16(&name),
@@ -434,7 +436,11 @@ mod tests {
             assert_eq!(read(&raw), whole, "records of {size}");
             let mut scanner = Scanner::new();
             for end in 0..raw.len() {
-                assert_eq!(scanner.advance(&raw[..end]), Progress::NeedMore, "records of {size}, {end} octets");
+                assert_eq!(
+                    scanner.advance(&raw[..end]),
+                    Progress::NeedMore,
+                    "records of {size}, {end} octets"
+                );
             }
             assert_eq!(scanner.advance(&raw), whole);
         }
@@ -460,7 +466,9 @@ mod tests {
 
     #[test]
     fn odd_alpn_is_shown_in_hex() {
-        for (name, ends) in [(&b"\xab"[..], "ab"), (b"\xab\xcd", "ad"), (b"0\xab", "3b"), (b"h", "hh"), (b"imap", "ip")] {
+        for (name, ends) in
+            [(&b"\xab"[..], "ab"), (b"\xab\xcd", "ad"), (b"0\xab", "3b"), (b"h", "hh"), (b"imap", "ip")]
+        {
             let mut list = vec![u8::try_from(name.len()).unwrap()];
             list.extend_from_slice(name);
             let raw = records(&message(&[0x1301], &[(16, vector16(&list))]), 999);

@@ -324,7 +324,9 @@ impl Kind {
     /// How much it matters to the operator.
     pub const fn severity(&self) -> Severity {
         match self {
-            Self::StoreTrouble { .. } | Self::BackendViolation { .. } | Self::BackendAway { .. } => Severity::Error,
+            Self::StoreTrouble { .. } | Self::BackendViolation { .. } | Self::BackendAway { .. } => {
+                Severity::Error
+            }
             Self::RouteTrouble { .. }
             | Self::SendingStopped
             | Self::SettingsRefused { .. }
@@ -575,7 +577,8 @@ mod tests {
             let (name, json) = name(kind);
             assert_eq!(json, name);
         }
-        for reason in [Reason::ClientIdRequired, Reason::BadName, Reason::TooManyDevices, Reason::Credentials] {
+        for reason in [Reason::ClientIdRequired, Reason::BadName, Reason::TooManyDevices, Reason::Credentials]
+        {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.name());
         }
     }

@@ -1,5 +1,9 @@
 //! What stands around a session: events, alerts, look-ups, metrics, logs.
 
 pub mod client_hello;
+pub mod dial;
 pub mod event;
+pub mod geo;
+pub mod names;
 pub mod proxy_protocol;
+pub mod ptr;

@@ -184,7 +184,10 @@ fn check_tlvs(header: &[u8], mut tlvs: &[u8]) -> Result<(), Malformed> {
 /// CRC-32C, bit by bit: a header is short, and most have none.
 fn crc32c(octets: impl Iterator<Item = u8>) -> u32 {
     !octets.fold(!0, |crc, octet| {
-        (0..8).fold(crc ^ u32::from(octet), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 })
+        (0..8).fold(
+            crc ^ u32::from(octet),
+            |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 },
+        )
     })
 }
 

@@ -59,7 +59,9 @@ impl Query {
     fn wants(&self, event: &Event) -> bool {
         let account = self.account.as_deref();
         self.since.is_none_or(|since| event.at >= since)
-            && account.is_none_or(|account| event.subject.account.as_ref().is_some_and(|own| own.as_str() == account))
+            && account.is_none_or(|account| {
+                event.subject.account.as_ref().is_some_and(|own| own.as_str() == account)
+            })
     }
 }
 
@@ -264,7 +266,8 @@ mod tests {
         assert_eq!(events.last().unwrap().at, 999);
         assert!(events.len() >= 10, "the older file is still there");
         assert!(events.windows(2).all(|pair| pair[0].at + 1 == pair[1].at), "no hole at the border");
-        let total: u64 = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+        let total: u64 =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
         assert!(total <= 2 * 2_200, "{total}");
     }
 

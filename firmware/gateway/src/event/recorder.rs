@@ -55,7 +55,10 @@ impl Recorder {
 
     /// Keeps an event. Never blocks; under a flood that the disk cannot take, events are counted instead.
     pub fn record(&self, event: Event) {
-        tracing::debug!(event = event.kind.name(), account = event.subject.account.as_ref().map(super::Text::as_str));
+        tracing::debug!(
+            event = event.kind.name(),
+            account = event.subject.account.as_ref().map(super::Text::as_str)
+        );
         // No listener is no error.
         let _ = self.listeners.send(event.clone());
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
