@@ -13,7 +13,7 @@ use tracing::{Instrument, debug, info};
 
 use crate::admit::{self, Attempt, Client, Live, Outcome};
 use crate::client_hello::{self, ClientHello};
-use crate::event::Kind;
+use crate::event::{Event, Kind};
 use crate::gateway::Gateway;
 use crate::listen::Permit;
 use crate::proxy_protocol;
@@ -81,7 +81,8 @@ async fn run(gateway: Arc<Gateway>, stream: Stream, listener: Listener, client: 
 }
 
 async fn after_login(gateway: &Gateway, live: Box<Live>) {
-    let Live { mut client, mut backend, up, seat, mut kill, permit: _permit, .. } = *live;
+    let Live { client, mut backend, up, seat, mut kill, permit: _permit, listed: _listed, .. } = *live;
+    let Some(mut client) = client else { return };
     let protocol = seat.protocol;
     let idle = gateway.current().settings.limits.idle(protocol);
     client.relaying();
@@ -121,7 +122,6 @@ async fn after_login(gateway: &Gateway, live: Box<Live>) {
         Ended::Client(error) => debug!(up, down, %error, "client went away"),
         Ended::Backend(error) => {
             info!(up, down, %error, "backend went away");
-            gateway.events.record(Kind::BackendAway, |e| e.detail(format!("in a session: {error}")));
         }
     }
 }
@@ -166,7 +166,7 @@ impl Connection<'_> {
                 self.drive(Box::new(smtp::Session::new(transport)), &offer, deadline).await?
             }
         };
-        live.client = self.stream;
+        live.client = Some(self.stream);
         live.permit = Some(permit);
         Ok(live)
     }
@@ -364,11 +364,11 @@ impl Connection<'_> {
         match note {
             Note::ClientIdInClear => {
                 info!("CLIENTID in clear: refused as unknown and wiped");
-                self.gateway.events.record(Kind::ClientIdInClear, |e| e.client(&self.client));
+                self.gateway.events.record(Event::new(Kind::ClientIdInClear, self.client.subject()));
             }
             Note::LoginInClear => {
                 info!("login in clear: refused before its credentials were looked at");
-                self.gateway.events.record(Kind::LoginInClear, |e| e.client(&self.client));
+                self.gateway.events.record(Event::new(Kind::LoginInClear, self.client.subject()));
             }
             Note::ClientIdUnderscore => debug!("CLIENTID type with _ taken as -"),
             Note::Malformed => debug!("malformed command"),

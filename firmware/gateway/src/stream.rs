@@ -567,3 +567,164 @@ fn close_notify<D>(output: &mut Vec<u8>, status: UnbufferedStatus<'_, '_, D>) ->
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls;
+    use std::path::Path;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// A server configuration as the listeners have it, and the PEM of its only root.
+    fn server(folder: &Path, tls13_only: bool) -> (Arc<ServerConfig>, Arc<rustls::ClientConfig>) {
+        let made = rcgen::generate_simple_self_signed(["box.test".to_owned()]).unwrap();
+        let (chain, key) = (folder.join("c.pem"), folder.join("k.pem"));
+        std::fs::write(&chain, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let (certificates, _) = tls::Certificates::load([(&*chain, &*key)]).unwrap();
+        let aes = board::crypto::Aes::Hardware;
+        let server = tls::server_config(aes, tls13_only, certificates, tls::ticketer().unwrap()).unwrap();
+        (server, tls::client_config(aes, Some(&chain)).unwrap())
+    }
+
+    fn name() -> ServerName<'static> {
+        ServerName::try_from("box.test").unwrap()
+    }
+
+    async fn pair() -> (TcpStream, Stream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (near, Stream::clear(listener.accept().await.unwrap().0))
+    }
+
+    async fn read_all(stream: &mut Stream, mut early: Vec<u8>) -> Vec<u8> {
+        while stream.read(&mut |bytes| early.extend_from_slice(bytes)).await.unwrap() == Read::Data {}
+        early
+    }
+
+    #[tokio::test]
+    async fn large_bodies_survive_both_versions_and_both_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let body: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
+        for tls13_only in [true, false] {
+            let (server, client) = server(folder.path(), tls13_only);
+            // An independent client against our server's side.
+            let (near, mut ours) = pair().await;
+            let sent = body.clone();
+            let config = Arc::clone(&client);
+            let peer = tokio::spawn(async move {
+                let connector = tokio_rustls::TlsConnector::from(config);
+                let mut tls = connector.connect(name(), near).await.unwrap();
+                tls.write_all(&sent).await.unwrap();
+                tls.shutdown().await.unwrap();
+                let mut back = Vec::new();
+                tls.read_to_end(&mut back).await.unwrap();
+                back
+            });
+            let early = ours.accept_tls(Arc::clone(&server), Vec::new()).await.unwrap();
+            let got = read_all(&mut ours, early).await;
+            assert_eq!(got, body);
+            // Half-close: the peer has said close_notify and still gets all of it back.
+            ours.send(&got).await.unwrap();
+            ours.close_write();
+            ours.flush().await.unwrap();
+            assert_eq!(peer.await.unwrap(), body);
+            assert!(ours.tls.as_ref().unwrap().partial.is_empty() && !ours.has_unsent(), "nothing is kept when idle");
+
+            // Our client's side against our server's.
+            let (near, mut theirs) = pair().await;
+            let mut near = Stream::clear(near);
+            let sent = body.clone();
+            let peer = tokio::spawn(async move {
+                near.connect_tls(client, name()).await.unwrap();
+                near.send(&sent).await.unwrap();
+                near.close_write();
+                near.flush().await.unwrap();
+                near
+            });
+            let early = theirs.accept_tls(server, Vec::new()).await.unwrap();
+            assert_eq!(read_all(&mut theirs, early).await, body);
+            drop(peer.await.unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_second_connection_resumes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, client) = server(folder.path(), true);
+        for resumed in [false, true] {
+            let (near, mut ours) = pair().await;
+            let config = Arc::clone(&client);
+            let peer = tokio::spawn(async move {
+                let mut tls = tokio_rustls::TlsConnector::from(config).connect(name(), near).await.unwrap();
+                let mut byte = [0];
+                tls.read_exact(&mut byte).await.unwrap();
+            });
+            ours.accept_tls(Arc::clone(&server), Vec::new()).await.unwrap();
+            ours.send(b"x").await.unwrap();
+            peer.await.unwrap();
+            assert_eq!(ours.resumed(), Some(resumed));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_in_one_segment_with_finished_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, client) = server(folder.path(), true);
+        let (mut near, mut ours) = pair().await;
+        let peer = tokio::spawn(async move {
+            // Driven by hand so that Finished and the first command leave in one write.
+            let mut tls = rustls::ClientConnection::new(client, name()).unwrap();
+            let mut out = Vec::new();
+            while tls.is_handshaking() {
+                out.clear();
+                while tls.wants_write() {
+                    tls.write_tls(&mut out).unwrap();
+                }
+                near.write_all(&out).await.unwrap();
+                let mut input = vec![0; 8192];
+                let n = near.read(&mut input).await.unwrap();
+                tls.read_tls(&mut &input[..n]).unwrap();
+                tls.process_new_packets().unwrap();
+            }
+            std::io::Write::write_all(&mut tls.writer(), b"EHLO a\r\n").unwrap();
+            out.clear();
+            while tls.wants_write() {
+                tls.write_tls(&mut out).unwrap();
+            }
+            near.write_all(&out).await.unwrap();
+            near
+        });
+        let mut got = ours.accept_tls(server, Vec::new()).await.unwrap();
+        let _near = peer.await.unwrap();
+        if got.is_empty() {
+            ours.read(&mut |bytes| got.extend_from_slice(bytes)).await.unwrap();
+        }
+        assert_eq!(got, b"EHLO a\r\n");
+    }
+
+    #[tokio::test]
+    async fn clear_text_sent_to_tls_gets_an_alert_and_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, _) = server(folder.path(), false);
+        let (mut near, mut ours) = pair().await;
+        near.write_all(b"EHLO not-tls\r\n").await.unwrap();
+        assert!(ours.accept_tls(server, Vec::new()).await.is_err());
+        drop(ours);
+        let mut answer = Vec::new();
+        let _ = near.read_to_end(&mut answer).await;
+        assert_eq!(answer.first(), Some(&21), "a TLS alert record");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_another_name_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, client) = server(folder.path(), true);
+        let (near, mut ours) = pair().await;
+        let mut near = Stream::clear(near);
+        let peer = tokio::spawn(async move { near.connect_tls(client, ServerName::try_from("evil.test").unwrap()).await });
+        let _ = ours.accept_tls(server, Vec::new()).await;
+        assert!(peer.await.unwrap().is_err());
+    }
+}

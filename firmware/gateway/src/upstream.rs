@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::backend::{self, Security, Target};
 use crate::event::{Event, Kind, Recorder, Subject};
-use crate::resolve::Resolver;
+use crate::names::Names;
 use crate::tls::{self, TlsError};
 
 /// Pause between probes of a service that is away: its return must not wait for a long interval.
@@ -148,7 +148,7 @@ impl Upstreams {
     pub fn watch(
         self: &Arc<Self>,
         settings: &Settings,
-        resolver: &Resolver,
+        names: &Names,
         events: &Recorder,
         stop: &watch::Receiver<bool>,
     ) -> Vec<tokio::task::JoinHandle<()>> {
@@ -166,10 +166,10 @@ impl Upstreams {
         for ((name, protocol), upstream) in &self.services {
             let offers = speaks_for(*protocol).as_deref() == Some(&**name);
             let (all, upstream) = (Arc::clone(self), Arc::clone(upstream));
-            let (terms, resolver, events, mut stop) = (terms.clone(), resolver.clone(), events.clone(), stop.clone());
+            let (terms, names, events, mut stop) = (terms.clone(), names.clone(), events.clone(), stop.clone());
             tasks.push(tokio::spawn(async move {
                 loop {
-                    let capabilities = upstream.probe(&resolver, &events).await;
+                    let capabilities = upstream.probe(&names, &events).await;
                     if offers && let Some(capabilities) = capabilities {
                         all.offer(upstream.target().protocol, &capabilities, &terms);
                     }
@@ -259,12 +259,16 @@ impl Upstream {
         self.wake.notify_one();
     }
 
-    async fn probe(&self, resolver: &Resolver, events: &Recorder) -> Option<Vec<u8>> {
+    async fn probe(&self, names: &Names, events: &Recorder) -> Option<Vec<u8>> {
         if self.endpoint.ip().is_none() {
-            match resolver.address(&self.endpoint.host).await {
-                Ok(ip) => self.target.write().unwrap_or_else(PoisonError::into_inner).address.set_ip(ip),
-                Err(why) => {
-                    self.set(Err(format!("{}: {why}", self.endpoint.host)), events);
+            match names.addresses(&self.endpoint.host).await {
+                Ok(list) => {
+                    if let Some(ip) = list.first() {
+                        self.target.write().unwrap_or_else(PoisonError::into_inner).address.set_ip(*ip);
+                    }
+                }
+                Err(error) => {
+                    self.set(Err(error.to_string()), events);
                     return None;
                 }
             }
