@@ -1,5 +1,7 @@
 //! What a lock now would have refused.
 
+use std::net::IpAddr;
+
 use policy::{Alias, UnixSeconds};
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +31,11 @@ pub struct SimulationRow {
     pub device: Option<Alias>,
     /// What it says of itself; may be empty.
     pub client: String,
-    /// Why, as a kebab-case word such as `unknown-device`.
+    /// `imap`, `pop3` or `submission`.
+    pub protocol: String,
+    /// From where, the newest of them; `None` also when retention has passed.
+    pub address: Option<IpAddr>,
+    /// Why, a few words.
     pub reason: String,
     /// How many logins.
     pub logins: u64,
