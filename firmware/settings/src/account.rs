@@ -1,5 +1,6 @@
 //! `[accounts."alice@example.net"]`, and what a login name stands for (design §2, step 1; clientid.md Q19, Q20).
 
+use mail::account::LocalCase;
 use mail::{Account, Domain};
 use policy::Layer;
 
@@ -53,21 +54,16 @@ impl Settings {
     /// # Errors
     /// What is not a name, or holds separators and control characters that a backend may read its own way.
     pub fn canonical(&self, raw: &[u8]) -> Result<Account, NotAnAccount> {
-        let account = Account::parse(raw, self.host.default_domain.as_ref()).map_err(|_| NotAnAccount)?;
-        let Some(given) = account.domain() else {
-            return if raw.iter().any(u8::is_ascii_uppercase) {
-                Account::parse(&account.as_str().to_ascii_lowercase().into_bytes(), None)
-                    .map_err(|_| NotAnAccount)
-            } else {
-                Ok(account)
-            };
+        let default = self.host.default_domain.as_ref();
+        let account = Account::parse_with(raw, default, LocalCase::Keep).map_err(|_| NotAnAccount)?;
+        let Some(given) = account.domain().map(domain) else {
+            return Account::new(account.local().as_bytes(), None, LocalCase::Fold).map_err(|_| NotAnAccount);
         };
-        let given = domain(given).ok_or(NotAnAccount)?;
+        let given = given.ok_or(NotAnAccount)?;
         let domain = self.aliases.get(&given).unwrap_or(&given);
         let exact = self.domains.get(domain).is_some_and(|settings| settings.case_sensitive);
-        let local = account.local();
-        let local = if exact { local.to_owned() } else { local.to_ascii_lowercase() };
-        Account::parse(format!("{local}@{}", domain.as_str()).as_bytes(), None).map_err(|_| NotAnAccount)
+        let case = if exact { LocalCase::Keep } else { LocalCase::Fold };
+        Account::new(account.local().as_bytes(), Some(domain), case).map_err(|_| NotAnAccount)
     }
 
     /// The rules of the domain of a canonical account.

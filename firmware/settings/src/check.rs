@@ -157,7 +157,7 @@ fn clear_path(keys: &[&str; 3], service: &Service, findings: &mut Findings<'_>) 
 
 fn routes(settings: &Settings, findings: &mut Findings<'_>) {
     let names = settings.backends.keys().map(String::as_str).collect::<Vec<_>>();
-    let mut known = |keys: &[&str], backend: &str, findings: &mut Findings<'_>| {
+    let known = |keys: &[&str], backend: &str, findings: &mut Findings<'_>| {
         if settings.backends.contains_key(backend) {
             return;
         }
@@ -223,7 +223,7 @@ fn local_parts(settings: &Settings, findings: &mut Findings<'_>) {
     let known =
         settings.domains.keys().chain(settings.routes.domains.keys()).chain(&settings.host.default_domain);
     let known = known.filter(|domain| !settings.aliases.contains_key(domain)).collect::<BTreeSet<_>>();
-    for (name, backend) in settings.backends.iter().filter(|(_, b)| b.login_form == LoginForm::LocalPart) {
+    for (name, _) in settings.backends.iter().filter(|(_, b)| b.login_form == LoginForm::LocalPart) {
         let is_default = settings.routes.default.as_deref() == Some(name);
         let here = known.iter().filter(|domain| match settings.routes.domains.get(**domain) {
             Some(backend) => backend == name,

@@ -27,7 +27,7 @@ pub struct Listen {
 }
 
 /// One address to listen on.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Listener {
     /// What is spoken there.
     pub protocol: Protocol,

@@ -183,9 +183,12 @@ impl Settings {
         mistakes: &mut Vec<Mistake>,
     ) {
         for (entry, backend) in routes {
-            match self.canonical(entry.name.as_bytes()) {
-                Ok(account) if self.routes.accounts.insert(account, backend).is_none() => {}
-                result => mistakes.push(bad_account(&entry, result.is_ok())),
+            let Ok(account) = self.canonical(entry.name.as_bytes()) else {
+                mistakes.push(bad_account(&entry, false));
+                continue;
+            };
+            if self.routes.accounts.insert(account, backend).is_some() {
+                mistakes.push(bad_account(&entry, true));
             }
         }
         for (entry, account) in accounts {
@@ -233,4 +236,87 @@ fn syntax(text: &str, error: &toml::de::Error) -> Mistake {
     let what = error.message().lines().collect::<Vec<_>>().join(", ");
     let mend = "write it as TOML has it: key = value, texts in double quotes, sections in [ ]".to_owned();
     Mistake { span, key: String::new(), kind: Kind::Syntax, what, mend }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../example.toml");
+
+    /// The example with every `#key = …` line set.
+    fn all_set() -> String {
+        let set = EXAMPLE.lines().map(|line| {
+            let key = line
+                .strip_prefix('#')
+                .filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '"'));
+            key.unwrap_or(line)
+        });
+        set.collect::<Vec<_>>().join("\n")
+    }
+
+    fn parse(text: &str) -> Settings {
+        Settings::parse(text, Path::new("example.toml")).unwrap_or_else(|errors| {
+            panic!("{}", errors.iter().map(SettingsError::explain).collect::<String>())
+        })
+    }
+
+    #[test]
+    fn the_example_is_a_document_as_it_stands_and_with_everything_set() {
+        let plain = parse(EXAMPLE);
+        assert_eq!((plain.listen.imap.len(), plain.listen.all().count()), (0, 3));
+        let full = parse(&all_set());
+        assert_eq!((full.listen.imap.len(), full.listen.all().count()), (1, 6));
+        assert!(full.policy.countries.is_some() && plain.policy == Layer::default());
+    }
+
+    /// The reader tells which keys it asked for in vain: with everything set there are none, so the example has every
+    /// key that there is. It tells keys that nobody asked for, too: so the example has no other.
+    #[test]
+    fn every_key_is_in_the_example() {
+        let text = all_set();
+        let document = DeTable::parse(&text).unwrap();
+        let report = Report::new(Path::new(""));
+        assert!(Settings::document(Table::document(&document, &report)).is_some());
+        let (mistakes, absent) = report.into_parts();
+        assert!(mistakes.is_empty(), "{mistakes:?}");
+        // Shown once, in the sections above: a lock has no date.
+        let shown = ["accounts.\"alice@example.net\".policy.learn-until", "policy.learn-until"];
+        let absent = absent.into_iter().filter(|key| !shown.contains(&key.as_str())).collect::<Vec<_>>();
+        assert!(absent.is_empty(), "the example lacks {absent:?}");
+    }
+
+    /// "Default: X" in the example is what the reader takes: setting each default changes nothing.
+    #[test]
+    fn defaults_are_what_the_example_says() {
+        let mut lines = Vec::new();
+        let mut comment = String::new();
+        for line in EXAMPLE.lines() {
+            match line.strip_prefix("# ") {
+                Some(text) => {
+                    comment.push(' ');
+                    comment.push_str(text);
+                }
+                None if line.starts_with('#') => {
+                    let value = line.split_once(" = ").map_or("", |(_, value)| value);
+                    let says = |quote: &str| comment.contains(&format!("Default: {quote}{value}{quote}."));
+                    lines.push(if says("") { line.trim_start_matches('#') } else { line });
+                }
+                None => {
+                    comment.clear();
+                    lines.push(line);
+                }
+            }
+            if line.starts_with('#') && !line.starts_with("# ") {
+                comment.clear();
+            }
+        }
+        let set = lines.join("\n");
+        let changed = set.lines().filter(|line| !EXAMPLE.lines().any(|plain| plain == *line)).count();
+        assert!(changed > 35, "only {changed} defaults were found in the text");
+        let mut with = parse(&set);
+        // Said in layers as a value, and absent from the plain document: the same rule in force.
+        with.policy = Layer::default();
+        assert_eq!(format!("{with:?}"), format!("{:?}", parse(EXAMPLE)));
+    }
 }
