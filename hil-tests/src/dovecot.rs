@@ -140,7 +140,7 @@ service anvil {{
 }}
 service auth {{
   client_limit = 12000
-  unix_listener {folder}/postfix/auth {{
+  unix_listener {folder}/auth {{
     mode = 0666
   }}
 }}

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// Reads `watch GROUP` and `forget GROUP` lines; at their end it ends the groups still watched and removes the folder.
@@ -63,6 +64,8 @@ struct Guard {
 impl Workshop {
     /// An empty folder that other users may pass through (the mail servers change their uid), and its guard.
     pub fn new() -> Result<Self> {
+        // Orphans of the daemons become our children, to be reaped at once: not every machine's init is quick at it.
+        nix::sys::prctl::set_child_subreaper(true)?;
         let folder = tempfile::Builder::new().prefix("postern-").tempdir().context("no temporary folder")?;
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
         let mut process = Command::new("/bin/sh")
@@ -205,9 +208,7 @@ impl Process {
     /// Ends the whole group without warning, as a power cut would.
     pub fn kill(&mut self) {
         if self.status.is_none() {
-            let _ = killpg(self.pid(), Signal::SIGKILL);
-            self.status = self.child.wait().ok();
-            self.workshop.tell("forget", self.id());
+            self.end();
         }
     }
 
@@ -218,13 +219,21 @@ impl Process {
         }
         let _ = killpg(self.pid(), Signal::SIGTERM);
         let start = Instant::now();
-        while self.group_lives() && start.elapsed() < Duration::from_secs(5) {
-            self.ended();
+        while (self.ended().is_none() || self.group_lives()) && start.elapsed() < Duration::from_secs(5) {
             std::thread::sleep(Duration::from_millis(5));
         }
+        self.end();
+    }
+
+    /// Kills what is left of the group and reaps all of it.
+    fn end(&mut self) {
         let _ = killpg(self.pid(), Signal::SIGKILL);
         if self.status.is_none() {
             self.status = self.child.wait().ok();
+        }
+        let start = Instant::now();
+        while self.group_lives() && start.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(1));
         }
         self.workshop.tell("forget", self.id());
     }
@@ -236,9 +245,15 @@ impl Process {
         self.status
     }
 
-    /// A reaped leader may leave a group behind; signal 0 asks whether anybody is in it.
+    /// Whether the leader, once reaped itself, left somebody of its group behind. They are our children by now.
     fn group_lives(&self) -> bool {
-        killpg(self.pid(), None).is_ok()
+        loop {
+            match waitpid(Pid::from_raw(-self.pid().as_raw()), Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => return true,
+                Ok(_) => {} // one more reaped
+                Err(_) => return killpg(self.pid(), None).is_ok(),
+            }
+        }
     }
 
     fn pid(&self) -> Pid {

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use nix::unistd::{Gid, Group, User, chown, geteuid};
@@ -36,9 +37,9 @@ impl Postfix {
         make_queue(workshop, owner.uid, drop_group.gid)?;
         let mailboxes: String =
             accounts.iter().map(|account| format!("{} {}/Maildir/\n", account.user, account.name())).collect();
-        fs::write(configuration.join("mailboxes"), mailboxes)?;
-        fs::write(configuration.join("main.cf"), main(workshop.path(), options, certificate))?;
-        fs::write(configuration.join("master.cf"), master(submission, alerts, options))?;
+        write_settled(&configuration.join("mailboxes"), &mailboxes)?;
+        write_settled(&configuration.join("main.cf"), &main(workshop.path(), options, certificate))?;
+        write_settled(&configuration.join("master.cf"), &master(submission, alerts, options))?;
         let mut postfix =
             Self { submission: loopback(submission), alerts: loopback(alerts), workshop: workshop.clone(), process: None };
         postfix.resume()?;
@@ -87,6 +88,13 @@ impl Postfix {
         }
         Ok(messages)
     }
+}
+
+/// Writes a file as if long ago: Postfix waits until a configuration file is over a second old, lest it read half of it.
+fn write_settled(path: &Path, content: &str) -> Result<()> {
+    fs::write(path, content)?;
+    let long_ago = SystemTime::now() - Duration::from_mins(1);
+    Ok(fs::File::options().write(true).open(path)?.set_modified(long_ago)?)
 }
 
 /// The folders that Postfix's own installer makes, with the owners it insists on.
@@ -153,7 +161,7 @@ smtpd_authorized_xclient_hosts = {xclient}
 smtpd_relay_restrictions = {relay}
 smtpd_recipient_restrictions =
 smtpd_sasl_type = dovecot
-smtpd_sasl_path = {folder}/postfix/auth
+smtpd_sasl_path = {folder}/auth
 smtpd_sasl_auth_enable = no
 {tls}
 virtual_mailbox_domains = example.test
