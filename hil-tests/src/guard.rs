@@ -168,7 +168,9 @@ impl Process {
         let mut text = String::new();
         let Ok(folder) = fs::read_dir(self.workshop.path()) else { return text };
         for path in folder.flatten().map(|entry| entry.path()) {
-            let is_log = path.extension().is_some_and(|extension| extension == "log" || extension == "out" || extension == "err");
+            let is_log = path
+                .extension()
+                .is_some_and(|extension| extension == "log" || extension == "out" || extension == "err");
             if is_log && let Ok(content) = fs::read(&path) {
                 let content = String::from_utf8_lossy(&content);
                 let lines: Vec<&str> = content.lines().collect();
