@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use nix::sys::signal::{SigSet, Signal};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::backends::{Backends, Options as BackendOptions};
 use crate::gateway::Gateway;
@@ -30,13 +30,10 @@ pub fn run(options: Options) -> Result<()> {
     if !options.host {
         bail!("the image is not built yet; `cargo box run --host` runs the same gateway on this machine");
     }
-    // Before any thread starts, so that all of them leave the signals to the one that waits for them.
-    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-    signals.thread_block()?;
-
+    // From here on a signal ends us in good order; before the servers run there is nothing to put in order.
+    let ended = watch(options.json)?;
     install::ensure_installed(&[install::BACKENDS])?;
     let programs = Programs::find_or_build(if options.dev { Profile::Dev } else { Profile::Release })?;
-    let ended = watch(signals, options.json);
     let backends = Backends::with(&BackendOptions::default())?;
     for account in &backends.accounts {
         backends.deliver(account, &welcome(&account.user))?;
@@ -62,11 +59,23 @@ pub fn run(options: Options) -> Result<()> {
 }
 
 /// Says when it is time to end: a signal came, or nobody is at the other end of stdin any more.
-fn watch(signals: SigSet, json: bool) -> Receiver<()> {
+fn watch(json: bool) -> Result<Receiver<()>> {
     let (sender, receiver) = channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let inside = runtime.enter();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    drop(inside);
     let for_signals = sender.clone();
     thread::spawn(move || {
-        let _ = signals.wait();
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hang_up.recv() => {}
+            }
+        });
         let _ = for_signals.send(());
     });
     // A program holds stdin open as long as it wants us; a person's terminal may be closed by Ctrl-D. Other inputs, such
@@ -78,7 +87,7 @@ fn watch(signals: SigSet, json: bool) -> Receiver<()> {
             let _ = sender.send(());
         });
     }
-    receiver
+    Ok(receiver)
 }
 
 /// The one object of `--json`.

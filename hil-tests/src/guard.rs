@@ -32,16 +32,16 @@ while read -r verb group; do
         groups=$left ;;
     esac
 done
-for group in $groups; do kill -TERM -- "-$group" 2>/dev/null; done
+for group in $groups; do kill -s TERM -- "-$group" 2>/dev/null; done
 tries=0
 while [ $tries -lt 50 ]; do
     alive=
-    for group in $groups; do kill -0 -- "-$group" 2>/dev/null && alive=yes; done
+    for group in $groups; do kill -s 0 -- "-$group" 2>/dev/null && alive=yes; done
     [ -z "$alive" ] && break
     sleep 0.1
     tries=$((tries + 1))
 done
-for group in $groups; do kill -KILL -- "-$group" 2>/dev/null; done
+for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
 [ -n "$POSTERN_KEEP" ] || rm -rf -- "$1"
 "#;
 
