@@ -7,6 +7,7 @@
 
 pub mod arrows;
 pub mod backends;
+pub mod balancer;
 pub mod certificate;
 pub mod client;
 pub mod demo;
@@ -15,10 +16,12 @@ pub mod gateway;
 pub mod guard;
 pub mod install;
 pub mod log;
+pub mod mailer;
 pub mod port;
 pub mod postfix;
 pub mod programs;
 pub mod random;
 pub mod secrets;
+pub mod session;
 pub mod settings;
 pub mod suite;
