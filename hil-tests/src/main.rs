@@ -1,2 +1,50 @@
-//! To be filled.
-fn main() {}
+//! `cargo box`: runs, tests and measures Postern.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use hil_tests::{demo, suite};
+
+/// Runs, tests and measures Postern on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "cargo box", bin_name = "cargo box")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Runs Postern in front of a real Dovecot and Postfix and says what to try; Ctrl-C ends it.
+    Run {
+        /// Run the gateway on this machine instead of in the image.
+        #[arg(long)]
+        host: bool,
+        /// Print one JSON object once serving; serve until stdin closes.
+        #[arg(long)]
+        json: bool,
+        /// Build without optimisation: sooner there, slower then.
+        #[arg(long)]
+        dev: bool,
+    },
+    /// Checks everything: format, arrows, licences, lints, fuzzers, units, real peers, rigs.
+    Test {
+        /// Leave the rigs out.
+        #[arg(long)]
+        quick: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Run { host, json, dev } => demo::run(demo::Options { host, json, dev }),
+        Task::Test { quick } => suite::run_all(suite::Options { quick }),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo box: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
