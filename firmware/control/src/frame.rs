@@ -146,13 +146,7 @@ mod tests {
 
     #[test]
     fn what_is_no_request_is_malformed() {
-        for body in [
-            "null",
-            "{}",
-            r#"{"verb":"reboot"}"#,
-            r#"{"verb":"devices-list"}"#,
-            r#"{"verb":"health","now":true}"#,
-        ] {
+        for body in ["null", "{}", r#"{"verb":"reboot"}"#, r#"{"verb":"devices-list"}"#] {
             let json = format!(r#"{{"version":1,"body":{body}}}"#);
             let mut frames = Frames::new();
             frames.push(&u32::try_from(json.len()).unwrap().to_be_bytes());
