@@ -118,7 +118,7 @@ impl Settings {
         let listen = table.section("listen", Listen::read);
         let tls = table.section("tls", Tls::read);
         let backends = table.entries("backends").iter().filter_map(Backend::read).collect();
-        let RawRoutes { default, domains: routed, accounts: raw_routes, http, other_domains } =
+        let RawRoutes { default, domains: by_domain, accounts: raw_routes, http, other_domains } =
             RawRoutes::read(table.open("routes"));
         let domains =
             table.entries("domains").iter().filter_map(DomainSettings::read).collect::<BTreeMap<_, _>>();
@@ -145,7 +145,7 @@ impl Settings {
         });
         let aliases = aliases.collect();
         let routes =
-            Routes { default, domains: routed, accounts: BTreeMap::new(), http, other_domains: false };
+            Routes { default, domains: by_domain, accounts: BTreeMap::new(), http, other_domains: false };
         let mut settings = Self {
             host: host?,
             listen,
@@ -197,10 +197,10 @@ impl Settings {
                 continue;
             };
             if let Some(backend) = &account.backend {
-                let routed = self.routes.accounts.entry(name.clone()).or_insert_with(|| backend.clone());
-                if routed != backend {
+                let elsewhere = self.routes.accounts.entry(name.clone()).or_insert_with(|| backend.clone());
+                if elsewhere != backend {
                     let what = format!(
-                        "[routes.accounts] sends this account to {routed:?}, and here it is at {backend:?}"
+                        "[routes.accounts] sends this account to {elsewhere:?}, and here it is at {backend:?}"
                     );
                     let mend = "name its backend in one place only";
                     mistakes.push(entry.mistake(Kind::Contradiction, what, mend));

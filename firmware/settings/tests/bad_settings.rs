@@ -2,6 +2,8 @@
 //!
 //! After a change of wording, `POSTERN_BLESS=1 cargo test -p settings` writes the texts anew, to be read in the diff.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // tests fail so, in their helpers too
+
 use std::fs;
 use std::path::Path;
 
