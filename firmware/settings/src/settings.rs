@@ -87,7 +87,7 @@ impl Settings {
         }
         let report = Report::new(name.parent().unwrap_or(Path::new("")));
         let settings = Self::document(Table::document(&document, &report));
-        let (mut mistakes, _) = report.into_parts();
+        let mut mistakes = report.into_mistakes();
         let settings = match settings {
             Some((settings, more_mistakes)) if mistakes.is_empty() => {
                 mistakes.extend(more_mistakes);
@@ -278,7 +278,8 @@ mod tests {
         let document = DeTable::parse(&text).unwrap();
         let report = Report::new(Path::new(""));
         assert!(Settings::document(Table::document(&document, &report)).is_some());
-        let (mistakes, absent) = report.into_parts();
+        let absent = report.absent();
+        let mistakes = report.into_mistakes();
         assert!(mistakes.is_empty(), "{mistakes:?}");
         // Shown once, in the sections above: a lock has no date.
         let shown = ["accounts.\"alice@example.net\".policy.learn-until", "policy.learn-until"];
@@ -318,5 +319,23 @@ mod tests {
         // Said in layers as a value, and absent from the plain document: the same rule in force.
         with.policy = Layer::default();
         assert_eq!(format!("{with:?}"), format!("{:?}", parse(EXAMPLE)));
+    }
+
+    /// A console may send anything: whatever it is, there is an answer with a place in the document, and no panic.
+    #[test]
+    fn a_broken_document_is_answered_wherever_it_is_broken() {
+        let text = all_set();
+        let cuts = text.char_indices().map(|(at, _)| at).step_by(29);
+        for (number, at) in cuts.enumerate() {
+            let (before, behind) = text.split_at(at);
+            let rest = behind.chars().skip(1).collect::<String>();
+            let strange = ["", "\0", "\"", "[", "=", "é", "\u{202e}"];
+            for broken in [before.to_owned(), format!("{before}{}{rest}", strange[number % strange.len()])] {
+                for error in Settings::parse(&broken, Path::new("x.toml")).err().unwrap_or_default() {
+                    assert!((1..=broken.matches('\n').count() + 1).contains(&error.line), "{error}");
+                    assert!(error.column <= broken.len() + 1 && !error.explain().is_empty());
+                }
+            }
+        }
     }
 }
