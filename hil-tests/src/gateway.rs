@@ -227,11 +227,11 @@ impl Gateway {
         self.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(secret.into());
     }
 
-    /// Searches everything the gateway wrote for every secret it has met; gives the places.
-    pub fn leaks(&self) -> Vec<String> {
+    /// Searches files and folders for every secret the gateway has met; gives the places.
+    pub fn find_secrets(&self, places: &[PathBuf]) -> Vec<String> {
         let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        let places = [self.log_path(), self.workshop.file("gateway.out"), self.data()];
-        secrets::find(&secrets, &places.each_ref().map(AsRef::as_ref))
+        let places: Vec<&Path> = places.iter().map(AsRef::as_ref).collect();
+        secrets::find(&secrets, &places)
     }
 
     fn log_path(&self) -> PathBuf {
@@ -242,7 +242,7 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.process = None;
-        let leaks = self.leaks();
+        let leaks = self.find_secrets(&[self.log_path(), self.workshop.file("gateway.out"), self.data()]);
         if self.is_tested {
             eprintln!("the gateway's log ends with:\n{}", tail(&self.log_path()));
         }

@@ -8,19 +8,14 @@ pub fn same(a: &[Duration], b: &[Duration]) -> f64 {
     let (mut a, mut b) = (a.to_vec(), b.to_vec());
     a.sort_unstable();
     b.sort_unstable();
-    let (n, m) = (count(a.len()), count(b.len()));
-    let (mut i, mut j, mut distance) = (0, 0, 0.0f64);
-    while i < a.len() && j < b.len() {
-        let at = a[i].min(b[j]);
-        while a.get(i).is_some_and(|time| *time <= at) {
-            i += 1;
-        }
-        while b.get(j).is_some_and(|time| *time <= at) {
-            j += 1;
-        }
-        distance = distance.max((count(i) / n - count(j) / m).abs());
-    }
-    let effective = (n * m / (n + m)).sqrt();
+    let sizes = (count(a.len()), count(b.len()));
+    // How far apart the shares of both that came by any time are, at most.
+    let apart = |time: &Duration| {
+        let share = |times: &[Duration]| count(times.partition_point(|other| other <= time));
+        (share(&a) / sizes.0 - share(&b) / sizes.1).abs()
+    };
+    let distance = a.iter().chain(&b).map(apart).fold(0.0, f64::max);
+    let effective = (sizes.0 * sizes.1 / (sizes.0 + sizes.1)).sqrt();
     let lambda = (effective + 0.12 + 0.11 / effective) * distance;
     if lambda < 0.2 {
         return 1.0; // the series does not converge there, and the answer is 1
