@@ -16,11 +16,13 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
-use crate::alert::Attempted;
+use crate::alert::What;
+use crate::auth_http::Question;
 use crate::backend::{self, LoggedIn, Target};
 use crate::event::{Event, Kind, Reason, Subject};
 use crate::gateway::{Current, Gateway};
 use crate::listen::Permit;
+use crate::refused;
 use crate::relay::Kill;
 use crate::sessions::{Listed, Session};
 use crate::stream::Stream;
@@ -290,7 +292,7 @@ enum Asked {
 /// the client hears of it.
 async fn ask(gateway: &Arc<Gateway>, client: &Client, case: &Case, attempt: &Attempt, why: Admitted) -> Asked {
     let (Some(account), Some(upstream)) = (&case.account, &case.upstream) else { return Asked::Refused(Reason::BadName) };
-    let target = match route(gateway, client, case, account, &upstream.target()).await {
+    let target = match route(client, case, account, &upstream.target()).await {
         Ok(target) => target,
         Err(error) => {
             warn!(account = account.as_str(), %error, "route look-up failed");
@@ -349,7 +351,6 @@ async fn login(
 
 /// The target, or another address of it where the settings ask an HTTP server.
 async fn route(
-    gateway: &Gateway,
     client: &Client,
     case: &Case,
     account: &Account,
@@ -357,8 +358,16 @@ async fn route(
 ) -> Result<Target, String> {
     let settings = &case.current.settings;
     let asks = !settings.routes.accounts.contains_key(account);
-    let Some(look_up) = case.current.look_up().filter(|_| asks) else { return Ok(target.clone()) };
-    let address = look_up.ask(&gateway.names, account.as_str(), client).await?;
+    let Some(look_up) = case.current.look_up.as_ref().filter(|_| asks) else { return Ok(target.clone()) };
+    let question = Question {
+        account: account.as_str(),
+        protocol: client.protocol,
+        attempt: 1,
+        client: client.address.ip(),
+        client_host: None,
+        tls: client.tls,
+    };
+    let address = look_up.backend(&question, None).await.map_err(|error| error.to_string())?;
     Ok(Target { address, ..target.clone() })
 }
 

@@ -28,6 +28,8 @@ use crate::{alerting, connection, desk, log, metrics};
 const FIRST_PROBES: Duration = Duration::from_secs(3);
 /// How often old addresses are forgotten and the database is exported.
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
+/// How often the database is asked how it is: trouble is told within 10 s (design §4).
+const CHECK: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until a signal ends it.
 ///
@@ -38,7 +40,7 @@ pub async fn run(settings_file: PathBuf) -> anyhow::Result<()> {
         Ok(settings) => settings,
         Err(errors) => bail!("{}", NotInForce::Settings(errors)),
     };
-    log::start(settings.log)?;
+    log::start(&alerting::log(&settings))?;
     raise_descriptor_limit(settings.limits.connections);
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -221,11 +223,17 @@ async fn metrics_page(gateway: &Arc<Gateway>, stop: watch::Receiver<bool>) -> an
 }
 
 async fn housekeeping(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
+    let mut last = tokio::time::Instant::now();
     loop {
         tokio::select! {
-            () = tokio::time::sleep(HOUSEKEEPING) => {}
+            () = tokio::time::sleep(CHECK) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
+        gateway.check_store();
+        if last.elapsed() < HOUSEKEEPING {
+            continue;
+        }
+        last = tokio::time::Instant::now();
         let store = Arc::clone(&gateway.store);
         let retention = gateway.current().settings.events.address_retention;
         let kept = tokio::task::spawn_blocking(move || store.keep_house(crate::event::now(), retention)).await;

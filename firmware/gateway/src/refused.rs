@@ -9,7 +9,7 @@ use policy::Alias;
 use ring::rand::{SecureRandom, SystemRandom};
 use tracing::{debug, warn};
 
-use crate::admit::{Attempt, Case, Client};
+use crate::admit::{Attempt, Case, Client, Seat};
 use crate::alert::{Incident, What};
 use crate::backend;
 use crate::event::{Kind, Reason, now};
@@ -90,6 +90,29 @@ pub fn tell(gateway: &Gateway, client: &Client, case: &Case, alias: Option<&Alia
     if !alerts.report(incident) {
         debug!("so many incidents at once that this one is in the journal only");
     }
+}
+
+/// Reports to the owner that an account's sending budget ran out.
+pub fn tell_sending_stopped(gateway: &Gateway, seat: &Seat) {
+    let Some(alerts) = &gateway.alerts else { return };
+    let current = gateway.current();
+    let second = current.settings.accounts.get(&seat.account).and_then(|account| account.alert_to.as_ref());
+    let country = gateway.countries.country(seat.address.ip());
+    let alias = seat.device.as_deref();
+    alerts.report(Incident {
+        at: now(),
+        account: seat.account.as_str().into(),
+        also: second.map(|address| address.to_string().as_str().into()).into_iter().collect(),
+        device: alias.unwrap_or("sending").into(),
+        alias: alias.map(Into::into),
+        page: alias.map(Into::into),
+        protocol: seat.protocol,
+        traits: policy::Traits::default(),
+        clientid: None,
+        address: seat.address.ip(),
+        country: country.as_deref().map(Into::into),
+        what: What::SendingStopped,
+    });
 }
 
 /// Whether the backend takes the password; `None` when it cannot say.
