@@ -4,6 +4,7 @@
 //! command; the files in `tests/` are its promises, one each.
 
 pub mod backends;
+pub mod bench;
 pub mod certificate;
 pub mod client;
 pub mod dovecot;
