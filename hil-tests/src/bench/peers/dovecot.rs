@@ -62,6 +62,14 @@ impl Proxy for Dovecot {
                 at.port()
             )
         };
+        // One entry per service instead of per user (`username_format=%s`): any user, any password, on to the backend.
+        let route = |service: &str, port: u16| {
+            format!("{service}::::::: nopassword=y proxy=y host=127.0.0.1 port={port}\n")
+        };
+        let routes = site.write(
+            "routes",
+            &(route("imap", site.backend.imap) + &route("submission", site.backend.submission)),
+        )?;
         let configuration = site.write(
             "dovecot.conf",
             &format!(
@@ -101,23 +109,14 @@ service anvil {{
 service stats {{
   chroot =
 }}
-protocol imap {{
-  passdb {{
-    driver = static
-    args = proxy=y nopassword=y host=127.0.0.1 port={}
-  }}
-}}
-protocol submission {{
-  passdb {{
-    driver = static
-    args = proxy=y nopassword=y host=127.0.0.1 port={}
-  }}
+passdb {{
+  driver = passwd-file
+  args = username_format=%s {}
 }}
 ",
                 login_service("imap", "imaps", imap),
                 login_service("submission", "submissions", submission),
-                site.backend.imap,
-                site.backend.submission,
+                routes.display(),
             ),
         )?;
         let mut command = Command::new("dovecot");
