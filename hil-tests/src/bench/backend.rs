@@ -28,19 +28,24 @@ pub fn run() -> Result<()> {
     let _ = LITERAL.len(); // made now rather than in the first FETCH
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (imap, submission, auth_http) = (listen()?, listen()?, listen()?);
-        let ports = Ports {
-            imap: imap.local_addr()?.port(),
-            submission: submission.local_addr()?.port(),
-            auth_http: auth_http.local_addr()?.port(),
-        };
-        println!("{}", serde_json::to_string(&ports)?);
-        tokio::spawn(accept(imap, serve_imap));
-        tokio::spawn(accept(submission, serve_submission));
-        tokio::spawn(accept(auth_http, move |stream| serve_auth_http(stream, ports)));
+        println!("{}", serde_json::to_string(&spawn()?)?);
         until_stdin_closes().await;
         Ok(())
     })
+}
+
+/// Serves on free ports for as long as the runtime that it is called in.
+pub fn spawn() -> Result<Ports> {
+    let (imap, submission, auth_http) = (listen()?, listen()?, listen()?);
+    let ports = Ports {
+        imap: imap.local_addr()?.port(),
+        submission: submission.local_addr()?.port(),
+        auth_http: auth_http.local_addr()?.port(),
+    };
+    tokio::spawn(accept(imap, serve_imap));
+    tokio::spawn(accept(submission, serve_submission));
+    tokio::spawn(accept(auth_http, move |stream| serve_auth_http(stream, ports)));
+    Ok(ports)
 }
 
 /// Returns once nobody holds the other end of stdin any more.
@@ -60,7 +65,7 @@ pub fn listen() -> Result<TcpListener> {
 
 async fn accept<F, S>(listener: TcpListener, serve: F)
 where
-    F: Fn(TcpStream) -> S,
+    F: Fn(TcpStream) -> S + Send,
     S: Future<Output = std::io::Result<()>> + Send + 'static,
 {
     loop {

@@ -272,3 +272,91 @@ async fn smtp(wire: &mut Connection, line: &str, code: &str) -> Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::account;
+    use crate::bench::backend::{self, Ports};
+    use crate::bench::identity::{Identity, KeyKind};
+    use crate::bench::pump::{self, PumpArgs};
+    use crate::guard::Workshop;
+    use crate::port::loopback;
+
+    fn direct(ports: Ports) -> Target {
+        Target { imap: loopback(ports.imap), submission: loopback(ports.submission), clientid: false }
+    }
+
+    /// The backend behind the pump, with a certificate of this kind.
+    fn pumped(workshop: &Workshop, kind: KeyKind) -> (Target, Identity) {
+        let ports = backend::spawn().unwrap();
+        let identity = Identity::new(workshop, "test", kind).unwrap();
+        let ready = pump::spawn(&PumpArgs {
+            chain: identity.chain.clone(),
+            key: identity.key.clone(),
+            imap: loopback(ports.imap),
+            submission: loopback(ports.submission),
+        })
+        .unwrap();
+        (Target { imap: ready.imaps, submission: ready.submissions, clientid: false }, identity)
+    }
+
+    #[tokio::test]
+    async fn whole_dialogues_pass_and_wrong_passwords_do_not() {
+        let target = direct(backend::spawn().unwrap());
+        let client = Client::clear();
+        let mut session = client.imap(target, &account::owner(7)).await.unwrap();
+        session.select().await.unwrap();
+        session.fetch().await.unwrap();
+        session.idle().await.unwrap();
+        session.done().await.unwrap();
+        session.leave().await.unwrap();
+        client.submit(target, &account::owner(8), 8).await.unwrap();
+
+        client.imap_refused(target, &account::attacker(2)).await.unwrap();
+        client.imap_refused(target, &account::attacker(3)).await.unwrap();
+        assert!(client.imap(target, &account::attacker(4)).await.is_err());
+        assert!(client.submit(target, &account::attacker(4), 9).await.is_err());
+        // A login that is let in where a refusal is due is a failure too.
+        let error = client.imap_refused(target, &account::owner(9)).await.unwrap_err();
+        assert!(error.to_string().contains("a wrong password was answered"), "{error:#}");
+    }
+
+    /// What the bench sends only to Postern is not quietly ignored elsewhere.
+    #[tokio::test]
+    async fn a_server_without_clientid_is_a_failure_where_clientid_is_due() {
+        let target = Target { clientid: true, ..direct(backend::spawn().unwrap()) };
+        assert!(Client::clear().imap(target, &account::owner(1)).await.is_err());
+        assert!(Client::clear().submit(target, &account::owner(1), 1).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_handshake_of_the_wrong_kind_is_a_failure() {
+        let workshop = Workshop::new().unwrap();
+        let (target, identity) = pumped(&workshop, KeyKind::P256);
+        let client = |handshake| Client::new(&identity.ca, Suite::Aes128Gcm, handshake).unwrap();
+
+        let resuming = client(Handshake::Resumed);
+        let error = resuming.imap(target, &account::owner(1)).await.err().unwrap();
+        assert_eq!(error.to_string(), "the handshake was full");
+        resuming.warm_up(target, &account::owner(1)).await.unwrap();
+        for number in 0..5 {
+            resuming.imap(target, &account::owner(number)).await.unwrap().leave().await.unwrap();
+        }
+        let full = client(Handshake::Full);
+        for number in 0..3 {
+            full.imap(target, &account::owner(number)).await.unwrap().leave().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn large_messages_and_submissions_survive_the_pump_under_rsa_and_chacha() {
+        let workshop = Workshop::new().unwrap();
+        let (target, identity) = pumped(&workshop, KeyKind::Rsa2048);
+        let client = Client::new(&identity.ca, Suite::ChaCha20, Handshake::Full).unwrap();
+        let mut session = client.imap(target, &account::owner(1)).await.unwrap();
+        session.fetch().await.unwrap();
+        session.leave().await.unwrap();
+        client.submit(target, &account::owner(2), 2).await.unwrap();
+    }
+}

@@ -20,16 +20,16 @@ use super::backend;
 pub struct PumpArgs {
     /// PEM chain.
     #[arg(long)]
-    chain: PathBuf,
+    pub chain: PathBuf,
     /// PEM key.
     #[arg(long)]
-    key: PathBuf,
+    pub key: PathBuf,
     /// The IMAP server.
     #[arg(long)]
-    imap: SocketAddr,
+    pub imap: SocketAddr,
     /// The submission server.
     #[arg(long)]
-    submission: SocketAddr,
+    pub submission: SocketAddr,
 }
 
 /// Where it listens; its first line on stdout, as JSON.
@@ -43,17 +43,22 @@ pub struct Ready {
 
 /// Pumps until stdin closes.
 pub fn run(args: &PumpArgs) -> Result<()> {
-    let acceptor = TlsAcceptor::from(Arc::new(config(args)?));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (imaps, submissions) = (backend::listen()?, backend::listen()?);
-        let ready = Ready { imaps: imaps.local_addr()?, submissions: submissions.local_addr()? };
-        println!("{}", serde_json::to_string(&ready)?);
-        tokio::spawn(accept(imaps, acceptor.clone(), args.imap));
-        tokio::spawn(accept(submissions, acceptor, args.submission));
+        println!("{}", serde_json::to_string(&spawn(args)?)?);
         backend::until_stdin_closes().await;
         Ok(())
     })
+}
+
+/// Pumps on free ports for as long as the runtime that it is called in.
+pub fn spawn(args: &PumpArgs) -> Result<Ready> {
+    let acceptor = TlsAcceptor::from(Arc::new(config(args)?));
+    let (imaps, submissions) = (backend::listen()?, backend::listen()?);
+    let ready = Ready { imaps: imaps.local_addr()?, submissions: submissions.local_addr()? };
+    tokio::spawn(accept(imaps, acceptor.clone(), args.imap));
+    tokio::spawn(accept(submissions, acceptor, args.submission));
+    Ok(ready)
 }
 
 /// TLS 1.2 and 1.3 with stateless tickets, which is also what the peers do.

@@ -139,3 +139,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_octets_and_marks_share_one_buffer() {
+        let (near, far) = tokio::io::duplex(8);
+        let (mut near, mut far) = (Wire::new(near), Wire::new(far));
+        let sending = async {
+            near.send(b"one\r\ntwo\n12345three\r\n.\r\nsame as said").await.unwrap();
+            near.shutdown().await.unwrap();
+        };
+        let receiving = async {
+            assert_eq!(far.line().await.unwrap().unwrap(), "one");
+            assert_eq!(far.line().await.unwrap().unwrap(), "two");
+            assert_eq!(far.octets(5).await.unwrap(), b"12345");
+            assert_eq!(far.until(b"\r\n.\r\n").await.unwrap(), b"three");
+            assert!(far.matches(b"same").await.unwrap());
+            assert!(!far.matches(b" as SAID").await.unwrap());
+            assert!(far.line().await.unwrap().is_none());
+            assert!(far.matches(b"more").await.is_err());
+        };
+        tokio::join!(sending, receiving);
+    }
+}

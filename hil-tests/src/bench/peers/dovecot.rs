@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use nix::unistd::{Uid, User};
+use nix::unistd::{Group, Uid, User};
 
 use super::{Proxy, Site, Started, Tools};
 use crate::bench::client::Target;
@@ -33,11 +33,12 @@ impl Proxy for Dovecot {
         let folder = site.folder.display();
         let (chain, key) = (site.identity.chain.display(), site.identity.key.display());
         // As root, the package's own users; otherwise everything runs as whoever runs the bench.
-        let (internal, login) = if Uid::current().is_root() {
-            ("dovecot".to_owned(), "dovenull".to_owned())
+        let (internal, group, login) = if Uid::current().is_root() {
+            ("dovecot".to_owned(), "dovecot".to_owned(), "dovenull".to_owned())
         } else {
-            let me = User::from_uid(Uid::current())?.context("this user has no name")?.name;
-            (me.clone(), me)
+            let me = User::from_uid(Uid::current())?.context("this user has no name")?;
+            let group = Group::from_gid(me.gid)?.context("this user's group has no name")?;
+            (me.name.clone(), group.name, me.name)
         };
         let login_service = |name: &str, listener: &str, at: std::net::SocketAddr| {
             format!(
@@ -88,6 +89,7 @@ auth_mechanisms = plain
 auth_failure_delay = 0
 verbose_proctitle = no
 default_internal_user = {internal}
+default_internal_group = {group}
 default_login_user = {login}
 default_vsz_limit = 1G
 {}{}service submission-login {{

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::{Proxy, Site, Started, Tools};
+use crate::bench::account::DOMAIN;
 use crate::bench::client::Target;
 
 /// The executable `gateway`.
@@ -27,30 +28,62 @@ impl Proxy for Postern {
 
     fn version(&self, tools: &Tools) -> Result<String> {
         let gateway = tools.gateway.as_ref().context("no gateway was built")?;
-        super::version_of(
-            gateway.to_str().context("a strange path")?,
-            "--version",
-            "this workspace's gateway",
-        )
+        Ok(format!("{}, one worker, its database in {}", gateway.display(), std::env::temp_dir().display()))
     }
 
     fn start(&self, site: &Site<'_>) -> Result<Started> {
-        let settings = site.write("postern.toml", &settings(site))?;
+        let (imap, submission) = super::two_ports()?;
+        let settings = site.write("postern.toml", &settings(site, imap, submission))?;
+        std::fs::create_dir_all(site.folder.join("data"))?;
         let mut command = Command::new(site.tools.gateway.as_ref().context("no gateway was built")?);
-        command.arg("--settings").arg(settings).env("TOKIO_WORKER_THREADS", "1");
+        command.arg("--settings").arg(settings).args(["--workers", "1"]);
         let (process, line) = site.spawn_ours("gateway", &mut command)?;
         let announced: Announcement =
             serde_json::from_str(&line).with_context(|| format!("the gateway said {line:?}"))?;
         anyhow::ensure!(announced.ready, "the gateway is not ready: {line}");
         let target = Target {
-            imap: announced.imaps.context("no IMAP listener")?,
-            submission: announced.submissions.context("no submission listener")?,
+            imap: announced.imaps.unwrap_or(imap),
+            submission: announced.submissions.unwrap_or(submission),
             clientid: true,
         };
         Ok(Started { process, target })
     }
 }
 
-fn settings(_: &Site<'_>) -> String {
-    String::new()
+/// Defaults wherever there are any. Nobody is mailed and no name is looked up, since nothing here leaves the machine;
+/// the failure deadline stays as owners have it.
+fn settings(site: &Site<'_>, imap: SocketAddr, submission: SocketAddr) -> String {
+    let folder = site.folder.display();
+    format!(
+        "[box]
+hostname = \"{host}\"
+data = \"{folder}/data\"
+[listen]
+imaps = [\"{imap}\"]
+pop3s = []
+submissions = [\"{submission}\"]
+[tls]
+certificates = [{{ chain = \"{chain}\", key = \"{key}\" }}]
+[backends.main.imap]
+address = \"127.0.0.1:{imap_backend}\"
+tls = \"none\"
+[backends.main.submission]
+address = \"127.0.0.1:{submission_backend}\"
+tls = \"none\"
+[domains.\"{DOMAIN}\"]
+[policy]
+mode = \"observe\"
+[dns]
+resolver = \"off\"
+[log]
+level = \"info\"
+[control]
+socket = \"{folder}/control\"
+",
+        host = format_args!("mail.{DOMAIN}"),
+        chain = site.identity.chain.display(),
+        key = site.identity.key.display(),
+        imap_backend = site.backend.imap,
+        submission_backend = site.backend.submission,
+    )
 }
