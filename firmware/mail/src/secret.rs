@@ -25,6 +25,24 @@ impl<const N: usize> Secret<N> {
         self.0.push(byte).is_ok()
     }
 
+    /// Adds `bytes`, all or none; `false` when they do not fit.
+    #[must_use]
+    pub fn extend(&mut self, bytes: &[u8]) -> bool {
+        self.0.extend_from_slice(bytes).is_ok()
+    }
+
+    /// `more` fresh octets behind the present ones, to be written to; `None`, and nothing changed, without room.
+    pub fn grow(&mut self, more: usize) -> Option<&mut [u8]> {
+        let old = self.0.len();
+        self.0.resize(old.checked_add(more)?, 0).ok()?;
+        self.0.get_mut(old..)
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The octets. Their reader must not log or store them.
     pub fn expose(&self) -> &[u8] {
         &self.0

@@ -1,0 +1,13 @@
+//! The gateway: listeners, TLS, sessions, policy, relay. The process is in `main.rs`; the parts are a library so
+//! that tests and fuzzers reach them.
+
+pub mod client_hello;
+pub mod dial;
+pub mod event;
+pub mod geo;
+pub mod names;
+pub mod proxy_protocol;
+pub mod ptr;
+pub mod relay;
+pub mod stream;
+pub mod tls;
