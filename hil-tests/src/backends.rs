@@ -187,7 +187,11 @@ impl Backends {
                 return Ok(message);
             }
             if start.elapsed() > limit {
-                bail!("no mail with {text:?} reached {} within {limit:?}; the servers said:\n{}", account.user, self.log().text());
+                bail!(
+                    "no mail with {text:?} reached {} within {limit:?}; the servers said:\n{}",
+                    account.user,
+                    self.log().text()
+                );
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -83,7 +83,9 @@ impl Client {
 
     /// Does the TLS handshake now, after the server's go-ahead to STARTTLS.
     pub fn start_tls(&mut self, trust: &Trust) -> Result<()> {
-        let Stream::Clear(mut stream) = std::mem::replace(&mut self.stream, Stream::Gone) else { bail!("already under TLS") };
+        let Stream::Clear(mut stream) = std::mem::replace(&mut self.stream, Stream::Gone) else {
+            bail!("already under TLS")
+        };
         let name = ServerName::try_from("mail.example.test")?;
         let mut session = ClientConnection::new(Arc::clone(&trust.0), name)?;
         while session.is_handshaking() {

@@ -26,23 +26,38 @@ pub struct Dovecot {
 
 impl Dovecot {
     /// Writes the configuration and starts the server.
-    pub(crate) fn start(workshop: &Workshop, accounts: &[Account], options: &Options, certificate: &Certificate) -> Result<Self> {
+    pub(crate) fn start(
+        workshop: &Workshop,
+        accounts: &[Account],
+        options: &Options,
+        certificate: &Certificate,
+    ) -> Result<Self> {
         let (imap, pop3) = (free()?, free()?);
-        let users: String = accounts.iter().map(|account| format!("{}:{{PLAIN}}{}\n", account.user, account.password)).collect();
+        let users: String = accounts
+            .iter()
+            .map(|account| format!("{}:{{PLAIN}}{}\n", account.user, account.password))
+            .collect();
         let users = workshop.write("users", 0o640, users)?;
         if geteuid().is_root() {
-            let owner = nix::unistd::User::from_name("dovecot")?.context("no user dovecot: is dovecot-core installed?")?;
+            let owner = nix::unistd::User::from_name("dovecot")?
+                .context("no user dovecot: is dovecot-core installed?")?;
             nix::unistd::chown(&users, None, Some(owner.gid))?; // the auth process reads it, mail processes must not
         }
-        workshop.write("dovecot.conf", 0o644, configuration(workshop.path(), imap, pop3, options, certificate))?;
-        let mut dovecot = Self { imap: loopback(imap), pop3: loopback(pop3), workshop: workshop.clone(), process: None };
+        workshop.write(
+            "dovecot.conf",
+            0o644,
+            configuration(workshop.path(), imap, pop3, options, certificate),
+        )?;
+        let mut dovecot =
+            Self { imap: loopback(imap), pop3: loopback(pop3), workshop: workshop.clone(), process: None };
         dovecot.resume()?;
         Ok(dovecot)
     }
 
     /// Starts it, or starts it again on the same ports.
     pub fn resume(&mut self) -> Result<()> {
-        let output = fs::OpenOptions::new().create(true).append(true).open(self.workshop.file("dovecot.out"))?;
+        let output =
+            fs::OpenOptions::new().create(true).append(true).open(self.workshop.file("dovecot.out"))?;
         let process = self.workshop.spawn(
             "dovecot",
             Command::new("/usr/sbin/dovecot")
@@ -65,10 +80,20 @@ impl Dovecot {
     }
 }
 
-fn configuration(folder: &Path, imap: u16, pop3: u16, options: &Options, certificate: &Certificate) -> String {
+fn configuration(
+    folder: &Path,
+    imap: u16,
+    pop3: u16,
+    options: &Options,
+    certificate: &Certificate,
+) -> String {
     let folder = folder.display();
     let tls = if options.starttls {
-        format!("ssl = yes\nssl_cert = <{}\nssl_key = <{}", certificate.chain.display(), certificate.key.display())
+        format!(
+            "ssl = yes\nssl_cert = <{}\nssl_key = <{}",
+            certificate.chain.display(),
+            certificate.key.display()
+        )
     } else {
         "ssl = no".into()
     };
@@ -76,8 +101,13 @@ fn configuration(folder: &Path, imap: u16, pop3: u16, options: &Options, certifi
     let identity = if geteuid().is_root() {
         format!("mail_uid = {MAIL_ID}\nmail_gid = {MAIL_ID}")
     } else {
-        let user = nix::unistd::User::from_uid(geteuid()).ok().flatten().map_or_else(|| "nobody".into(), |user| user.name);
-        format!("default_internal_user = {user}\ndefault_login_user = {user}\ndefault_internal_group =\nmail_uid = {user}")
+        let user = nix::unistd::User::from_uid(geteuid())
+            .ok()
+            .flatten()
+            .map_or_else(|| "nobody".into(), |user| user.name);
+        format!(
+            "default_internal_user = {user}\ndefault_login_user = {user}\ndefault_internal_group =\nmail_uid = {user}"
+        )
     };
     let trusted = if options.trusted { "login_trusted_networks = 127.0.0.0/8 ::1" } else { "" };
     let delay = options.failure_delay.as_millis();
@@ -140,7 +170,7 @@ service anvil {{
 }}
 service auth {{
   client_limit = 12000
-  unix_listener {folder}/postfix/auth {{
+  unix_listener {folder}/auth {{
     mode = 0666
   }}
 }}

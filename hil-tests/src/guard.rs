@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// Reads `watch GROUP` and `forget GROUP` lines; at their end it ends the groups still watched and removes the folder.
@@ -31,16 +32,16 @@ while read -r verb group; do
         groups=$left ;;
     esac
 done
-for group in $groups; do kill -TERM -- "-$group" 2>/dev/null; done
+for group in $groups; do kill -s TERM -- "-$group" 2>/dev/null; done
 tries=0
 while [ $tries -lt 50 ]; do
     alive=
-    for group in $groups; do kill -0 -- "-$group" 2>/dev/null && alive=yes; done
+    for group in $groups; do kill -s 0 -- "-$group" 2>/dev/null && alive=yes; done
     [ -z "$alive" ] && break
     sleep 0.1
     tries=$((tries + 1))
 done
-for group in $groups; do kill -KILL -- "-$group" 2>/dev/null; done
+for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
 [ -n "$POSTERN_KEEP" ] || rm -rf -- "$1"
 "#;
 
@@ -63,6 +64,8 @@ struct Guard {
 impl Workshop {
     /// An empty folder that other users may pass through (the mail servers change their uid), and its guard.
     pub fn new() -> Result<Self> {
+        // Orphans of the daemons become our children, to be reaped at once: not every machine's init is quick at it.
+        nix::sys::prctl::set_child_subreaper(true)?;
         let folder = tempfile::Builder::new().prefix("postern-").tempdir().context("no temporary folder")?;
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
         let mut process = Command::new("/bin/sh")
@@ -165,7 +168,9 @@ impl Process {
         let mut text = String::new();
         let Ok(folder) = fs::read_dir(self.workshop.path()) else { return text };
         for path in folder.flatten().map(|entry| entry.path()) {
-            let is_log = path.extension().is_some_and(|extension| extension == "log" || extension == "out" || extension == "err");
+            let is_log = path
+                .extension()
+                .is_some_and(|extension| extension == "log" || extension == "out" || extension == "err");
             if is_log && let Ok(content) = fs::read(&path) {
                 let content = String::from_utf8_lossy(&content);
                 let lines: Vec<&str> = content.lines().collect();
@@ -205,9 +210,7 @@ impl Process {
     /// Ends the whole group without warning, as a power cut would.
     pub fn kill(&mut self) {
         if self.status.is_none() {
-            let _ = killpg(self.pid(), Signal::SIGKILL);
-            self.status = self.child.wait().ok();
-            self.workshop.tell("forget", self.id());
+            self.end();
         }
     }
 
@@ -218,13 +221,21 @@ impl Process {
         }
         let _ = killpg(self.pid(), Signal::SIGTERM);
         let start = Instant::now();
-        while self.group_lives() && start.elapsed() < Duration::from_secs(5) {
-            self.ended();
+        while (self.ended().is_none() || self.group_lives()) && start.elapsed() < Duration::from_secs(5) {
             std::thread::sleep(Duration::from_millis(5));
         }
+        self.end();
+    }
+
+    /// Kills what is left of the group and reaps all of it.
+    fn end(&mut self) {
         let _ = killpg(self.pid(), Signal::SIGKILL);
         if self.status.is_none() {
             self.status = self.child.wait().ok();
+        }
+        let start = Instant::now();
+        while self.group_lives() && start.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(1));
         }
         self.workshop.tell("forget", self.id());
     }
@@ -236,9 +247,15 @@ impl Process {
         self.status
     }
 
-    /// A reaped leader may leave a group behind; signal 0 asks whether anybody is in it.
+    /// Whether the leader, once reaped itself, left somebody of its group behind. They are our children by now.
     fn group_lives(&self) -> bool {
-        killpg(self.pid(), None).is_ok()
+        loop {
+            match waitpid(Pid::from_raw(-self.pid().as_raw()), Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => return true,
+                Ok(_) => {} // one more reaped
+                Err(_) => return killpg(self.pid(), None).is_ok(),
+            }
+        }
     }
 
     fn pid(&self) -> Pid {

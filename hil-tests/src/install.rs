@@ -78,8 +78,12 @@ pub fn find(program: &str) -> Option<PathBuf> {
 /// # Errors
 /// Without root, an error that holds the line to run; with it, whatever apt-get failed with.
 pub fn ensure_installed(sets: &[&[Package]]) -> Result<()> {
-    let missing: Vec<&str> =
-        sets.iter().flat_map(|set| set.iter()).filter(|package| !is_installed(package)).map(|package| package.name).collect();
+    let missing: Vec<&str> = sets
+        .iter()
+        .flat_map(|set| set.iter())
+        .filter(|package| !is_installed(package))
+        .map(|package| package.name)
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -99,7 +103,8 @@ pub fn ensure_installed(sets: &[&[Package]]) -> Result<()> {
     if missing.contains(&"postfix") {
         preseed("postfix postfix/main_mailer_type select No configuration\n")?;
     }
-    let mut arguments = vec!["install", "--yes", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold"];
+    let mut arguments =
+        vec!["install", "--yes", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold"];
     arguments.extend(&missing);
     apt(&arguments)?;
     for package in sets.iter().flat_map(|set| set.iter()) {
@@ -128,7 +133,10 @@ fn apt(arguments: &[&str]) -> Result<()> {
 /// Answers a package's questions before they are asked.
 fn preseed(selections: &str) -> Result<()> {
     use std::io::Write;
-    let mut child = Command::new("debconf-set-selections").stdin(Stdio::piped()).spawn().context("debconf-set-selections does not run")?;
+    let mut child = Command::new("debconf-set-selections")
+        .stdin(Stdio::piped())
+        .spawn()
+        .context("debconf-set-selections does not run")?;
     child.stdin.take().context("no pipe to debconf")?.write_all(selections.as_bytes())?;
     let status = child.wait()?;
     ensure!(status.success(), "debconf-set-selections failed: {status}");
@@ -147,7 +155,8 @@ impl NoServices {
         if Path::new(Self::PATH).exists() {
             return Ok(Self { ours: false });
         }
-        fs::write(Self::PATH, "#!/bin/sh\nexit 101\n").with_context(|| format!("cannot write {}", Self::PATH))?;
+        fs::write(Self::PATH, "#!/bin/sh\nexit 101\n")
+            .with_context(|| format!("cannot write {}", Self::PATH))?;
         let guard = Self { ours: true };
         fs::set_permissions(Self::PATH, fs::Permissions::from_mode(0o755))?;
         Ok(guard)
@@ -156,7 +165,9 @@ impl NoServices {
 
 impl Drop for NoServices {
     fn drop(&mut self) {
-        if self.ours && let Err(error) = fs::remove_file(Self::PATH) {
+        if self.ours
+            && let Err(error) = fs::remove_file(Self::PATH)
+        {
             eprintln!("please remove {} yourself: {error}", Self::PATH);
         }
     }

@@ -22,7 +22,10 @@ impl Log {
     /// The same file, but only what is written from now on.
     #[must_use]
     pub fn from_now(&self) -> Self {
-        Self { path: self.path.clone(), from: fs::metadata(&self.path).map_or(0, |metadata| usize::try_from(metadata.len()).unwrap_or(0)) }
+        Self {
+            path: self.path.clone(),
+            from: fs::metadata(&self.path).map_or(0, |metadata| usize::try_from(metadata.len()).unwrap_or(0)),
+        }
     }
 
     /// What it holds by now; empty where there is no file yet.
@@ -33,7 +36,11 @@ impl Log {
 
     /// The lines that hold all of `parts`.
     pub fn lines(&self, parts: &[&str]) -> Vec<String> {
-        self.text().lines().filter(|line| parts.iter().all(|part| line.contains(part))).map(String::from).collect()
+        self.text()
+            .lines()
+            .filter(|line| parts.iter().all(|part| line.contains(part)))
+            .map(String::from)
+            .collect()
     }
 
     /// Waits for a line that holds all of `parts`, and gives it.

@@ -3,21 +3,37 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use hil_tests::{bench, install};
+use hil_tests::{bench, demo, suite};
 
 /// Runs, tests and measures Postern on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "cargo box", bin_name = "cargo box")]
 struct Arguments {
     #[command(subcommand)]
-    command: Task,
+    task: Task,
 }
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Install.
-    Install,
-    /// Measures Postern beside nginx, HAProxy, Dovecot and a bare TLS pump.
+    /// Runs Postern in front of a real Dovecot and Postfix and says what to try; Ctrl-C ends it.
+    Run {
+        /// Run the gateway on this machine instead of in the image.
+        #[arg(long)]
+        host: bool,
+        /// Print one JSON object once serving; serve until stdin closes.
+        #[arg(long)]
+        json: bool,
+        /// Build without optimisation: sooner there, slower then.
+        #[arg(long)]
+        dev: bool,
+    },
+    /// Checks everything: format, arrows, licences, lints, fuzzers, units, real peers, rigs.
+    Test {
+        /// Leave the rigs out.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Measures Postern beside nginx, HAProxy, Dovecot and a bare TLS pump, in one run.
     Bench(bench::BenchArgs),
     /// The bench's fake mail server.
     #[command(hide = true)]
@@ -28,9 +44,9 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let outcome = match arguments.command {
-        Task::Install => install::ensure_installed(&[install::BACKENDS, install::CLIENTS, install::FUZZING]),
+    let outcome = match Arguments::parse().task {
+        Task::Run { host, json, dev } => demo::run(demo::Options { host, json, dev }),
+        Task::Test { quick } => suite::run_all(suite::Options { quick }),
         Task::Bench(args) => bench::run(&args),
         Task::BenchBackend => bench::run_backend(),
         Task::BenchPump(args) => bench::run_pump(&args),

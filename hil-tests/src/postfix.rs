@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use nix::unistd::{Gid, Group, User, chown, geteuid};
@@ -27,27 +28,39 @@ pub struct Postfix {
 
 impl Postfix {
     /// Writes the configuration and starts the server.
-    pub(crate) fn start(workshop: &Workshop, accounts: &[Account], options: &Options, certificate: &Certificate) -> Result<Self> {
+    pub(crate) fn start(
+        workshop: &Workshop,
+        accounts: &[Account],
+        options: &Options,
+        certificate: &Certificate,
+    ) -> Result<Self> {
         ensure!(geteuid().is_root(), "Postfix runs as root only (its master gives each daemon another user)");
         let (submission, alerts) = (free()?, free()?);
         let configuration = workshop.folder("postfix", 0o755)?;
         let owner = User::from_name("postfix")?.context("no user postfix: is postfix installed?")?;
         let drop_group = Group::from_name("postdrop")?.context("no group postdrop: is postfix installed?")?;
         make_queue(workshop, owner.uid, drop_group.gid)?;
-        let mailboxes: String =
-            accounts.iter().map(|account| format!("{} {}/Maildir/\n", account.user, account.name())).collect();
-        fs::write(configuration.join("mailboxes"), mailboxes)?;
-        fs::write(configuration.join("main.cf"), main(workshop.path(), options, certificate))?;
-        fs::write(configuration.join("master.cf"), master(submission, alerts, options))?;
-        let mut postfix =
-            Self { submission: loopback(submission), alerts: loopback(alerts), workshop: workshop.clone(), process: None };
+        let mailboxes: String = accounts
+            .iter()
+            .map(|account| format!("{} {}/Maildir/\n", account.user, account.name()))
+            .collect();
+        write_settled(&configuration.join("mailboxes"), &mailboxes)?;
+        write_settled(&configuration.join("main.cf"), &main(workshop.path(), options, certificate))?;
+        write_settled(&configuration.join("master.cf"), &master(submission, alerts, options))?;
+        let mut postfix = Self {
+            submission: loopback(submission),
+            alerts: loopback(alerts),
+            workshop: workshop.clone(),
+            process: None,
+        };
         postfix.resume()?;
         Ok(postfix)
     }
 
     /// Starts it, or starts it again on the same ports.
     pub fn resume(&mut self) -> Result<()> {
-        let output = fs::OpenOptions::new().create(true).append(true).open(self.workshop.file("postfix.out"))?;
+        let output =
+            fs::OpenOptions::new().create(true).append(true).open(self.workshop.file("postfix.out"))?;
         let process = self.workshop.spawn(
             "postfix",
             Command::new("/usr/lib/postfix/sbin/master")
@@ -74,7 +87,9 @@ impl Postfix {
     /// Every message the queue still holds, whole, as stored.
     pub fn queued(&self) -> Result<Vec<Vec<u8>>> {
         let mut messages = Vec::new();
-        let mut folders: Vec<_> = ["maildrop", "incoming", "active", "deferred"].map(|name| self.workshop.file("queue").join(name)).into();
+        let mut folders: Vec<_> = ["maildrop", "incoming", "active", "deferred"]
+            .map(|name| self.workshop.file("queue").join(name))
+            .into();
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder)? {
                 let path = entry?.path();
@@ -89,10 +104,20 @@ impl Postfix {
     }
 }
 
+/// Writes a file as if long ago: Postfix waits until a configuration file is over a second old, lest it read half of it.
+fn write_settled(path: &Path, content: &str) -> Result<()> {
+    fs::write(path, content)?;
+    let long_ago = SystemTime::now() - Duration::from_mins(1);
+    Ok(fs::File::options().write(true).open(path)?.set_modified(long_ago)?)
+}
+
 /// The folders that Postfix's own installer makes, with the owners it insists on.
 fn make_queue(workshop: &Workshop, owner: nix::unistd::Uid, drop_group: Gid) -> Result<()> {
     workshop.folder("queue", 0o755)?;
-    for name in ["active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace"] {
+    for name in [
+        "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved",
+        "trace",
+    ] {
         let path = workshop.folder(&format!("queue/{name}"), 0o700)?;
         chown(&path, Some(owner), None)?;
     }
@@ -153,7 +178,7 @@ smtpd_authorized_xclient_hosts = {xclient}
 smtpd_relay_restrictions = {relay}
 smtpd_recipient_restrictions =
 smtpd_sasl_type = dovecot
-smtpd_sasl_path = {folder}/postfix/auth
+smtpd_sasl_path = {folder}/auth
 smtpd_sasl_auth_enable = no
 {tls}
 virtual_mailbox_domains = example.test
@@ -178,7 +203,11 @@ in_flow_delay = 0
 
 fn master(submission: u16, alerts: u16, options: &Options) -> String {
     // The trap is about clients that Postfix trusts without a password; only then may they skip it.
-    let client = if options.open_relay_trap { "permit_mynetworks,permit_sasl_authenticated,reject" } else { "permit_sasl_authenticated,reject" };
+    let client = if options.open_relay_trap {
+        "permit_mynetworks,permit_sasl_authenticated,reject"
+    } else {
+        "permit_sasl_authenticated,reject"
+    };
     format!(
         "# service type private unpriv chroot wakeup maxproc command
 127.0.0.1:{submission} inet n - n - - smtpd

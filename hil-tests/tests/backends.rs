@@ -31,7 +31,10 @@ fn mail_goes_from_postfix_to_dovecot_and_both_name_the_client() -> Result<()> {
     backends.wait_for_mail(ben, "from the bench", Duration::from_secs(20))?;
     let log = backends.log();
     log.wait(&["192.0.2.77", "sasl_username=ada@example.test"], Duration::from_secs(5))?;
-    log.wait(&["somebody@elsewhere.example", "relay=none", "status=sent (the bench sends nothing out)"], Duration::from_secs(5))?;
+    log.wait(
+        &["somebody@elsewhere.example", "relay=none", "status=sent (the bench sends nothing out)"],
+        Duration::from_secs(5),
+    )?;
 
     let mut imap = Client::clear(backends.dovecot.imap)?;
     ensure!(imap.line()?.starts_with("* OK"));

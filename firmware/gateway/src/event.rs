@@ -385,7 +385,7 @@ impl From<Admitted> for Admission {
 }
 
 /// Why a login was held or refused. The client never learns which.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// The account has no device with this identity.

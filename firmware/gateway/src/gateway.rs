@@ -301,7 +301,8 @@ fn make(settings: Settings, ticketer: &Arc<dyn ProducesTickets>) -> Result<Curre
 
 fn guard_limits(settings: &Settings) -> abuse::Limits {
     let abuse = &settings.abuse;
-    let rate = |burst: u32| Rate { burst, per_ms: u64::try_from(abuse.window.as_millis()).unwrap_or(u64::MAX) };
+    let window = u64::try_from(abuse.window.as_millis()).unwrap_or(u64::MAX);
+    let rate = |burst: u32| Rate { burst, every_ms: (window / u64::from(burst.max(1))).max(1) };
     abuse::Limits {
         source: rate(abuse.failures_per_device),
         network: rate(abuse.failures_per_network),
@@ -311,9 +312,13 @@ fn guard_limits(settings: &Settings) -> abuse::Limits {
 
 fn sending_limits(settings: &Settings) -> SendingLimits {
     let submission = &settings.submission;
+    let default = SendingLimits::default();
     SendingLimits {
         messages_per_hour: submission.messages_per_hour,
         recipients_per_hour: submission.recipients_per_hour,
-        ..SendingLimits::default()
+        // A day has ten busy hours; an operator who allows more in an hour must not be stopped by the day.
+        messages_per_day: default.messages_per_day.max(submission.messages_per_hour.saturating_mul(10)),
+        recipients_per_day: default.recipients_per_day.max(submission.recipients_per_hour.saturating_mul(10)),
+        ..default
     }
 }

@@ -10,8 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use maxminddb::{MaxMindDbError, Reader, path};
 
 /// What must be shown beside the data of `@ip-location-db/geo-whois-asn-country-mmdb` (its CC-BY-4.0 part).
-pub const ATTRIBUTION: &str =
-    "Country data: ip-location-db (geo-whois-asn-country, CC0) with data of the Number Resource Organization, CC BY 4.0.";
+pub const ATTRIBUTION: &str = "Country data: ip-location-db (geo-whois-asn-country, CC0) with data of the Number Resource Organization, CC BY 4.0.";
 
 /// The file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +95,8 @@ mod tests {
         text(&mut data, "iso_code");
         text(&mut data, nested);
         // A binary trie of 24-bit records: two paths of 24 steps that part at the first bit that differs.
-        let nets = [(u32::from_be_bytes([203, 0, 113, 0]), 0), (u32::from_be_bytes([198, 51, 100, 0]), second)];
+        let nets =
+            [(u32::from_be_bytes([203, 0, 113, 0]), 0), (u32::from_be_bytes([198, 51, 100, 0]), second)];
         let mut nodes: Vec<[Option<usize>; 2]> = vec![[None, None]];
         let mut leaves = Vec::new();
         for (net, offset) in nets {

@@ -1,10 +1,12 @@
 //! The gateway: listeners, TLS, sessions, policy, relay. The process is in `main.rs`; the parts are a library so
 //! that tests and fuzzers reach them.
 
+pub mod alert;
 pub mod client_hello;
 pub mod dial;
 pub mod event;
 pub mod geo;
+pub mod http_client;
 pub mod names;
 pub mod proxy_protocol;
 pub mod ptr;

@@ -32,6 +32,7 @@ impl Proxy for Nginx {
         let (chain, key) = (site.identity.chain.display(), site.identity.key.display());
         let auth = site.backend.auth_http;
         // Session tickets are on by themselves; a shared cache would only serve TLS 1.2 clients without them.
+        // A buffer of one TLS record instead of one page is what an owner with large messages would set.
         // `proxy_smtp_auth` hands the login on to the server, as every other peer does.
         let configuration = site.write(
             "nginx.conf",
@@ -50,6 +51,7 @@ mail {{
     imap_capabilities IMAP4rev1 SASL-IR LITERAL+ ID IDLE;
     smtp_capabilities PIPELINING \"SIZE 52428800\" 8BITMIME ENHANCEDSTATUSCODES;
     smtp_auth plain;
+    proxy_buffer 16k;
     proxy_pass_error_message on;
     ssl_certificate {chain};
     ssl_certificate_key {key};

@@ -17,7 +17,7 @@ impl Proxy for Pump {
     }
 
     fn version(&self, _: &Tools) -> Result<String> {
-        Ok("rustls 0.23 with ring, tokio's copy_bidirectional".into())
+        Ok("rustls 0.23 with ring, tokio's copy_bidirectional with 16 KiB".into())
     }
 
     fn start(&self, site: &Site<'_>) -> Result<Started> {

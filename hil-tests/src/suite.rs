@@ -1,0 +1,159 @@
+//! `cargo box test`: everything there is to check, in the order in which mistakes are cheapest to find. The test
+//! runner comes last, so that its own summary closes the output.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::programs::{Profile, Programs, cargo, run, workspace};
+use crate::{arrows, install};
+
+/// What to check.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Leaves the rigs out.
+    pub quick: bool,
+}
+
+/// Seconds each fuzz target runs, on top of its corpus.
+const FUZZ_SECONDS: u32 = 5;
+
+/// Runs all checks; stops at the first that fails.
+pub fn run_all(options: Options) -> Result<()> {
+    step("packages", || install::ensure_installed(&[install::BACKENDS, install::CLIENTS, install::FUZZING]))?;
+    step("format", || run("cargo fmt", cargo().args(["fmt", "--all", "--check"])))?;
+    step("arrows, licences, banned crates", || {
+        let breaches = arrows::check()?;
+        ensure!(breaches.is_empty(), "{}", breaches.join("\n"));
+        Ok(())
+    })?;
+    step("clippy", || {
+        let mut clippy = cargo();
+        clippy.args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]);
+        run("cargo clippy", &mut clippy)
+    })?;
+    step("fuzz smoke", fuzz)?;
+    step("examples in documentation", || {
+        run("cargo test --doc", cargo().args(["test", "--quiet", "--doc", "--workspace"]))
+    })?;
+    let mut programs = None;
+    step("release build", || {
+        programs = Some(Programs::build(Profile::Release)?);
+        Ok(())
+    })?;
+    let programs = programs.context("no build")?;
+    if options.quick {
+        eprintln!("== rigs: left out by --quick");
+    } else {
+        eprintln!("== rigs: skipped, there is no image to boot yet");
+    }
+    tests(&programs)
+}
+
+fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    eprintln!("== {name}");
+    let start = Instant::now();
+    work().with_context(|| format!("{name}: failed"))?;
+    eprintln!("== {name}: good, {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Unit tests and real peers. With nextest one run holds all, real peers one at a time (`.config/nextest.toml`).
+fn tests(programs: &Programs) -> Result<()> {
+    let (variable, folder) = programs.folder()?;
+    let has_nextest = cargo()
+        .args(["nextest", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if has_nextest {
+        let mut all = cargo();
+        all.args(["nextest", "run", "--workspace", "--no-fail-fast"]).env(variable, folder);
+        return run("cargo nextest", &mut all);
+    }
+    let mut units = cargo();
+    units.args(["test", "--workspace", "--exclude", "hil-tests", "--lib", "--bins", "--tests"]);
+    run("cargo test", &mut units)?;
+    let mut peers = cargo();
+    peers.args([
+        "test",
+        "--package",
+        "hil-tests",
+        "--lib",
+        "--bins",
+        "--tests",
+        "--no-fail-fast",
+        "--",
+        "--test-threads=1",
+    ]);
+    run("cargo test", peers.env(variable, folder))
+}
+
+/// Builds the fuzz targets with libFuzzer's instrumentation in a target folder of their own, lets each read its corpus
+/// and then run for a few seconds.
+fn fuzz() -> Result<()> {
+    let folder = workspace().join("firmware/fuzz");
+    let mut build = cargo();
+    build.args([
+        "build",
+        "--package",
+        "fuzz",
+        "--bins",
+        "--release",
+        "--message-format",
+        "json-render-diagnostics",
+    ]);
+    build.args([
+        "--config",
+        "profile.release.lto=false",
+        "--config",
+        "profile.release.debug-assertions=true",
+    ]);
+    build.env("CARGO_TARGET_DIR", fuzz_target()?).env(
+        "RUSTFLAGS",
+        "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+         -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Ccodegen-units=1",
+    );
+    let output =
+        build.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cargo does not run")?;
+    ensure!(output.status.success(), "the fuzz targets do not build");
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let targets: Vec<PathBuf> = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["kind"][0] == "bin")
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .collect();
+    ensure!(!targets.is_empty(), "there is no fuzz target");
+    for target in targets {
+        let name = target.file_name().unwrap_or_default();
+        let corpus = folder.join("corpus").join(name);
+        let found = tempfile::tempdir()?; // new inputs go here, the kept corpus stays as it is
+        let artifacts = folder.join("artifacts").join(name);
+        fs::create_dir_all(&artifacts)?;
+        let mut fuzzer = Command::new(&target);
+        fuzzer.arg(format!("-max_total_time={FUZZ_SECONDS}")).arg("-print_final_stats=0").arg("-verbosity=0");
+        fuzzer.arg(format!("-artifact_prefix={}/", artifacts.display())).arg(found.path());
+        if corpus.is_dir() {
+            fuzzer.arg(&corpus);
+        }
+        let output = fuzzer.stdin(Stdio::null()).output().context("a fuzz target does not run")?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            bail!("{} found something, see {}:\n{text}", name.display(), artifacts.display());
+        }
+        eprintln!("   {}: {FUZZ_SECONDS} s without a finding", name.display());
+    }
+    Ok(())
+}
+
+fn fuzz_target() -> Result<PathBuf> {
+    let output = cargo().args(["metadata", "--format-version", "1", "--no-deps", "--offline"]).output()?;
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    let target = metadata["target_directory"].as_str().context("no target directory")?;
+    Ok(PathBuf::from(target).join("fuzz"))
+}
