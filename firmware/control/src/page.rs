@@ -15,6 +15,12 @@ impl<T> Page<T> {
     /// Rows in one page: no row is over 4 KiB as JSON, and a frame holds 1 MiB.
     pub const ROWS: usize = 250;
 
+    /// Joins the next page of the same list.
+    pub fn join(&mut self, next: Self) {
+        self.rows.extend(next.rows);
+        self.more = next.more;
+    }
+
     /// Cuts a list into pages: at least one, and `more` on all but the last.
     pub fn all(rows: Vec<T>) -> impl Iterator<Item = Self> {
         let mut rows = rows.into_iter();

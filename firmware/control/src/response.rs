@@ -77,6 +77,27 @@ impl Response {
     }
 }
 
+impl Response {
+    /// Joins the next frame of the same answer. One of another sort takes the place of what was there: an error may end
+    /// a list.
+    pub fn join(&mut self, next: Self) {
+        match (&mut *self, next) {
+            (Self::Devices(page), Self::Devices(next)) => page.join(next),
+            (Self::Accounts(page), Self::Accounts(next)) => page.join(next),
+            (Self::Attempts(page), Self::Attempts(next)) => page.join(next),
+            (Self::Sessions(page), Self::Sessions(next)) => page.join(next),
+            (Self::Events(page), Self::Events(next)) => page.join(next),
+            (Self::SelfTest(page), Self::SelfTest(next)) => page.join(next),
+            (Self::Simulation(simulation), Self::Simulation(next)) => simulation.refused.join(next.refused),
+            (Self::Export(chunk), Self::Export(next)) => {
+                chunk.text.push_str(&next.text);
+                chunk.last = next.last;
+            }
+            (_, next) => *self = next,
+        }
+    }
+}
+
 impl From<ControlError> for Response {
     fn from(error: ControlError) -> Self {
         Self::Error(error)

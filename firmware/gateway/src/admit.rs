@@ -329,10 +329,7 @@ async fn login(
     upstream: &Upstream,
     target: &Target,
 ) -> backend::Login {
-    let user = match upstream.login_form {
-        settings::LoginForm::Address => account.as_str(),
-        settings::LoginForm::LocalPart => account.local(),
-    };
+    let user = upstream.user(account);
     let task = Task::Login { mechanism: attempt.mechanism, user: user.as_bytes(), secret: &attempt.secret };
     let peer = Peer {
         client: client.address,

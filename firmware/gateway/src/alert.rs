@@ -246,7 +246,8 @@ mod tests {
             limits: Limits { digest_after: 2, digest_longest: 2, ..Limits::default() },
             letter: letter_settings(),
         };
-        let alerts = Alerts::start(settings, Pointers::new(names), outbox.clone(), recorder);
+        let alerts =
+            Alerts::start(settings, Pointers::new(names, Duration::from_secs(2)), outbox.clone(), recorder);
         let start = now();
         for _ in 0..500 {
             assert!(alerts.report(incident("ann@example.net", "stranger", start)));

@@ -81,8 +81,8 @@ impl From<io::Error> for End {
 }
 
 /// Logs in with the client's own credentials.
-pub async fn login<B: Backend>(machine: B, target: &Target, task: Task<'_>, peer: &Peer<'_>) -> Login {
-    match run(machine, target, task, Some(peer)).await {
+pub async fn login<B: Backend>(mut machine: Box<B>, target: &Target, task: Task<'_>, peer: &Peer<'_>) -> Login {
+    match run(machine.as_mut(), target, task, Some(peer)).await {
         Ok(Finished::Accepted(done)) => Login::Accepted(done),
         Ok(Finished::Rejected) => Login::Rejected,
         Ok(Finished::Capabilities(_)) => Login::Violation("capabilities instead of a login"),
@@ -95,10 +95,22 @@ pub async fn login<B: Backend>(machine: B, target: &Target, task: Task<'_>, peer
 ///
 /// # Errors
 /// A line for the log: where it stopped and why.
-pub async fn probe<B: Backend>(machine: B, target: &Target) -> Result<Vec<u8>, String> {
-    match run(machine, target, Task::Probe, None).await {
+pub async fn probe<B: Backend>(mut machine: Box<B>, target: &Target) -> Result<Vec<u8>, String> {
+    match run(machine.as_mut(), target, Task::Probe, None).await {
         Ok(Finished::Capabilities(list)) => Ok(list),
         Ok(_) => Err("a login answered a probe".into()),
+        Err(End::Away(why)) => Err(why),
+        Err(End::Violation(why)) => Err(format!("protocol violation: {why}")),
+    }
+}
+
+/// Says who a client is and leaves before any login; what the backend made of it is then to be asked of `machine`.
+///
+/// # Errors
+/// As [`probe`].
+pub async fn introduce<B: Backend>(machine: &mut B, target: &Target, peer: &Peer<'_>) -> Result<(), String> {
+    match run(machine, target, Task::Probe, Some(peer)).await {
+        Ok(_) => Ok(()),
         Err(End::Away(why)) => Err(why),
         Err(End::Violation(why)) => Err(format!("protocol violation: {why}")),
     }
@@ -152,7 +164,7 @@ fn ends(peer: &Peer<'_>) -> Ends {
 }
 
 async fn run<B: Backend>(
-    mut machine: B,
+    machine: &mut B,
     target: &Target,
     task: Task<'_>,
     peer: Option<&Peer<'_>>,

@@ -78,9 +78,8 @@ impl Desk {
         let account = account.map(|name| canonical(&self.gateway, &name)).transpose()?;
         let query = Query {
             account: account.map(|account| account.as_str().to_owned()),
-            since: since.unwrap_or(0),
-            limit: if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) },
-            ..Query::default()
+            since,
+            limit: if limit == 0 { Query::MAX } else { usize::try_from(limit).unwrap_or(Query::MAX) },
         };
         let found = self.gateway.events.query(query).await.map_err(|error| internal(&error.to_string()))?;
         Ok(Page::all(found.iter().map(event_row).collect()).map(Response::Events).collect())

@@ -62,7 +62,7 @@ pub struct Gateway {
     /// The journal.
     pub events: Recorder,
     /// Mail to owners, word to the operator.
-    pub alerts: Alerts,
+    pub alerts: Option<Alerts>,
     /// Counters.
     pub metrics: Metrics,
     /// Countries of addresses.
@@ -106,7 +106,7 @@ pub struct Parts {
     /// The journal, running.
     pub events: Recorder,
     /// Alerts, running.
-    pub alerts: Alerts,
+    pub alerts: Option<Alerts>,
     /// Countries of addresses.
     pub countries: Countries,
     /// The name service.
@@ -191,6 +191,7 @@ impl Gateway {
         needs_restart("[control] socket", old.settings.control.socket != new.settings.control.socket);
         needs_restart("[limits] connections", old.settings.limits.connections != new.settings.limits.connections);
         needs_restart("[metrics]", old.settings.metrics.listen != new.settings.metrics.listen);
+        needs_restart("[alerts]", format!("{:?}", old.settings.alerts) != format!("{:?}", new.settings.alerts));
         needs_restart("[log]", format!("{:?}", old.settings.log) != format!("{:?}", new.settings.log));
         new.upstreams.inherit(&old.upstreams);
         lock(&self.guard).set_allowed(new.settings.abuse.allow.clone());

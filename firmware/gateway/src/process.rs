@@ -16,7 +16,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use crate::alert::operator;
 use crate::event::{Event, Journal, JournalSettings, Kind, Recorder, Subject};
 use crate::gateway::{Gateway, NotInForce, Parts};
 use crate::geo::Countries;
@@ -100,9 +99,11 @@ async fn open(
 ) -> anyhow::Result<(Arc<Gateway>, desk::Socket, Vec<Bound>)> {
     let data = settings.host.data.clone();
     std::fs::create_dir_all(&data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
+    let days = settings.events.address_retention.as_secs().div_ceil(86_400);
     let journal = JournalSettings {
-        size: settings.events.journal_size / 2,
-        retention: settings.events.address_retention,
+        // Two files share what the journal may fill.
+        file_size: settings.events.journal_size / 2,
+        address_days: Some(u32::try_from(days).unwrap_or(u32::MAX)),
         ..JournalSettings::new(data.join("events"))
     };
     let events = Recorder::start(Journal::open(journal)?).context("cannot start the journal's thread")?;
@@ -116,7 +117,6 @@ async fn open(
     let countries = Countries::open(settings.geo.country.as_deref())?;
     let names = Names::new(&alerting::name_servers(&settings))?;
     let alerts = alerting::start(&settings, &names, &events, &data)?;
-    operator::start(alerting::operator(&settings), &names, &events)?;
     let wanted: Vec<Listener> = settings.listen.all().collect();
     if wanted.is_empty() {
         bail!("[listen] switches every listener off: nothing to serve");

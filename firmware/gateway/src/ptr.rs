@@ -13,8 +13,6 @@ use tokio::time::timeout;
 
 use crate::names::Names;
 
-/// All of one look-up, both directions.
-const LIMIT: Duration = Duration::from_secs(2);
 /// Answers kept; about 200 octets each.
 const CACHE: usize = 1_024;
 /// How long an answer is believed, and how long a failure.
@@ -29,6 +27,7 @@ const NAMES: usize = 3;
 #[derive(Clone, Debug)]
 pub struct Pointers {
     names: Names,
+    limit: Duration,
     cache: Arc<Mutex<HashMap<IpAddr, Answer>>>,
     permits: Arc<Semaphore>,
 }
@@ -40,19 +39,20 @@ struct Answer {
 }
 
 impl Pointers {
-    /// Look-ups through `names`; with name servers off every answer is `None`.
-    pub fn new(names: Names) -> Self {
-        Self { names, cache: Arc::default(), permits: Arc::new(Semaphore::new(AT_ONCE)) }
+    /// Look-ups through `names`, each within `limit` for both directions (two seconds are plenty); with name servers off
+    /// every answer is `None`.
+    pub fn new(names: Names, limit: Duration) -> Self {
+        Self { names, limit, cache: Arc::default(), permits: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
-    /// The forward-confirmed name of an address within two seconds: letters, digits, hyphens, underscores and dots, no
+    /// The forward-confirmed name of an address within the limit: letters, digits, hyphens, underscores and dots, no
     /// final dot. `None` when there is none, it does not lead back, or nobody answers.
     pub async fn name(&self, address: IpAddr) -> Option<String> {
         let address = address.to_canonical();
         if let Some(answer) = self.cached(address) {
             return answer.name;
         }
-        let name = timeout(LIMIT, self.look_up(address)).await.ok().flatten();
+        let name = timeout(self.limit, self.look_up(address)).await.ok().flatten();
         let keep = if name.is_some() { KEEP } else { KEEP_FAILURE };
         self.keep(address, Answer { name: name.clone(), until: Instant::now() + keep });
         name
@@ -162,7 +162,7 @@ mod tests {
     const PTR: u16 = 12;
 
     fn pointers(server: SocketAddr) -> Pointers {
-        Pointers::new(Names::new(&NameServers::Listed(vec![server])).unwrap())
+        Pointers::new(Names::new(&NameServers::Listed(vec![server])).unwrap(), Duration::from_secs(2))
     }
 
     #[tokio::test]
@@ -203,7 +203,7 @@ mod tests {
 
     #[tokio::test]
     async fn switched_off() {
-        let pointers = Pointers::new(Names::new(&NameServers::Off).unwrap());
+        let pointers = Pointers::new(Names::new(&NameServers::Off).unwrap(), Duration::from_secs(2));
         assert_eq!(pointers.name("203.0.113.7".parse().unwrap()).await, None);
         assert_eq!(pointers.names.addresses("192.0.2.1").await.unwrap().len(), 1);
         assert_eq!(pointers.names.addresses("[2001:db8::1]").await.unwrap().len(), 1);
@@ -214,7 +214,7 @@ mod tests {
     fn the_cache_is_bounded() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let pointers = Pointers::new(Names::new(&NameServers::Off).unwrap());
+            let pointers = Pointers::new(Names::new(&NameServers::Off).unwrap(), Duration::from_secs(2));
             for number in 0..5_000_u32 {
                 pointers.name(IpAddr::from(number.to_be_bytes())).await;
             }

@@ -65,7 +65,7 @@ async fn write_down(gateway: &Arc<Gateway>, client: &Client, case: &Case, known:
 
 /// Reports an incident to the owner.
 pub fn tell(gateway: &Gateway, client: &Client, case: &Case, alias: Option<&Alias>, what: What) {
-    let Some(account) = &case.account else { return };
+    let (Some(alerts), Some(account)) = (&gateway.alerts, &case.account) else { return };
     let settings = &case.current.settings;
     let second = settings.accounts.get(account).and_then(|account| account.alert_to.as_ref());
     // A client without marks is told apart by what it shows.
@@ -87,7 +87,7 @@ pub fn tell(gateway: &Gateway, client: &Client, case: &Case, alias: Option<&Alia
         country: case.country.as_deref().map(Into::into),
         what,
     };
-    if !gateway.alerts.report(incident) {
+    if !alerts.report(incident) {
         debug!("so many incidents at once that this one is in the journal only");
     }
 }

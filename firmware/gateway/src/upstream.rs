@@ -248,6 +248,19 @@ impl Upstream {
         state.up || !state.probed
     }
 
+    /// Whether it has been probed at all.
+    pub fn is_probed(&self) -> bool {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).probed
+    }
+
+    /// How it wants an account spelled.
+    pub fn user<'a>(&self, account: &'a mail::Account) -> &'a str {
+        match self.login_form {
+            LoginForm::Address => account.as_str(),
+            LoginForm::LocalPart => account.local(),
+        }
+    }
+
     /// Why it is away; empty if it is not.
     pub fn trouble(&self) -> String {
         self.state.read().unwrap_or_else(PoisonError::into_inner).why.clone()
@@ -275,9 +288,9 @@ impl Upstream {
         }
         let target = self.target();
         let result = match target.protocol {
-            Protocol::Imap => backend::probe(imap::Client::new(), &target).await,
-            Protocol::Pop3 => backend::probe(pop3::Client::new(), &target).await,
-            Protocol::Submission => backend::probe(smtp::Client::new(), &target).await,
+            Protocol::Imap => backend::probe(Box::new(imap::Client::new()), &target).await,
+            Protocol::Pop3 => backend::probe(Box::new(pop3::Client::new()), &target).await,
+            Protocol::Submission => backend::probe(Box::new(smtp::Client::new()), &target).await,
         };
         let (state, capabilities) = match result {
             Ok(list) => (Ok(()), Some(list)),

@@ -6,6 +6,7 @@ use core::fmt;
 use core::ops::Range;
 
 use base64ct::{Base64, Encoder, Encoding};
+use zeroize::Zeroize;
 
 use crate::secret::Secret;
 
@@ -49,6 +50,44 @@ impl Mechanism {
     /// Whether it carries a password, so that any other of these may stand for it towards the backend.
     pub const fn is_password(self) -> bool {
         matches!(self, Self::Plain | Self::Login)
+    }
+}
+
+/// What clients may log in with, made from what the backend has.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Mechanisms([bool; 4]);
+
+impl Mechanisms {
+    /// Adds a mechanism that the backend names. LOGIN there makes PLAIN possible here: both carry a password.
+    pub fn add(&mut self, mechanism: Mechanism) {
+        let [plain, login, xoauth2, oauthbearer] = &mut self.0;
+        match mechanism {
+            Mechanism::Plain => *plain = true,
+            Mechanism::Login => (*plain, *login) = (true, true),
+            Mechanism::XOAuth2 => *xoauth2 = true,
+            Mechanism::OAuthBearer => *oauthbearer = true,
+        }
+    }
+
+    /// Whether it is advertised.
+    pub const fn offers(self, mechanism: Mechanism) -> bool {
+        let [plain, login, xoauth2, oauthbearer] = self.0;
+        match mechanism {
+            Mechanism::Plain => plain,
+            Mechanism::Login => login,
+            Mechanism::XOAuth2 => xoauth2,
+            Mechanism::OAuthBearer => oauthbearer,
+        }
+    }
+
+    /// Whether it is taken: LOGIN is wherever PLAIN is, named or not.
+    pub const fn takes(self, mechanism: Mechanism) -> bool {
+        self.offers(mechanism) || (mechanism.is_password() && self.offers(Mechanism::Plain))
+    }
+
+    /// Those to advertise, in order.
+    pub fn offered(self) -> impl Iterator<Item = Mechanism> {
+        Mechanism::ALL.into_iter().filter(move |&mechanism| self.offers(mechanism))
     }
 }
 
@@ -229,12 +268,21 @@ pub fn initial(argument: &mut [u8]) -> &mut [u8] {
 }
 
 /// Decodes base64 in place, in time that does not depend on the content, and wipes what is left behind it.
-/// Padding is required (RFC 4648 §3.2), as is the plain alphabet.
+///
+/// Padding is required (RFC 4648 §3.2), as are the plain alphabet and zero bits behind the last octet (§3.5): one
+/// message has one form.
 pub fn decode(line: &mut [u8]) -> Result<&mut [u8], SaslError> {
+    let mut last = line.last_chunk::<4>().copied().unwrap_or_default();
     let length = Base64::decode_in_place(line).map_err(|_| SaslError::Base64)?.len();
     let (decoded, tail) = line.split_at_mut_checked(length).ok_or(SaslError::Base64)?;
-    zeroize::Zeroize::zeroize(tail);
-    Ok(decoded)
+    tail.zeroize();
+    let mut again = [0; 4];
+    let quantum = decoded.chunks(3).next_back().unwrap_or_default();
+    let canonical =
+        quantum.is_empty() || Base64::encode(quantum, &mut again).is_ok_and(|text| text.as_bytes() == last);
+    last.zeroize();
+    again.zeroize();
+    if canonical { Ok(decoded) } else { Err(SaslError::Base64) }
 }
 
 /// Adds the base64 of the joined `parts` to `out`; `false`, and `out` as before, if it does not fit.
@@ -402,10 +450,26 @@ mod tests {
     }
 
     #[test]
+    fn a_password_is_taken_either_way() {
+        let mut mechanisms = Mechanisms::default();
+        assert!(!mechanisms.takes(Mechanism::Login) && mechanisms.offered().next().is_none());
+        mechanisms.add(Mechanism::Plain);
+        assert!(mechanisms.takes(Mechanism::Login) && !mechanisms.offers(Mechanism::Login));
+        mechanisms.add(Mechanism::OAuthBearer);
+        assert!(mechanisms.offered().eq([Mechanism::Plain, Mechanism::OAuthBearer]));
+        let mut mechanisms = Mechanisms::default();
+        mechanisms.add(Mechanism::Login);
+        assert!(mechanisms.offered().eq([Mechanism::Plain, Mechanism::Login]));
+    }
+
+    #[test]
     fn cancel_and_nonsense() {
         for mechanism in Mechanism::ALL {
             assert_eq!(respond(Exchange::start(mechanism), "*").0.unwrap_err(), SaslError::Cancelled);
             assert_eq!(respond(Exchange::start(mechanism), "A").0.unwrap_err(), SaslError::Base64);
+            assert_eq!(respond(Exchange::start(mechanism), "AGE").0.unwrap_err(), SaslError::Base64);
+            assert_eq!(respond(Exchange::start(mechanism), "AGF=").0.unwrap_err(), SaslError::Base64);
+            assert_eq!(respond(Exchange::start(mechanism), "AGE=AGE=").0.unwrap_err(), SaslError::Base64);
             assert_eq!(respond(Exchange::start(mechanism), "AA-_").0.unwrap_err(), SaslError::Base64);
             assert_eq!(respond(Exchange::start(mechanism), "").0.unwrap_err(), SaslError::Malformed);
         }

@@ -53,11 +53,8 @@ impl<const N: usize> Secret<N> {
         &mut self.0
     }
 
-    /// Forgets the content, wiping the whole capacity.
+    /// Forgets the content and overwrites it. Nothing else makes it shorter, so the length covers all that was written.
     pub fn wipe(&mut self) {
-        self.0.clear();
-        // Vec::zeroize would stop at the length; a shrunk secret still has its tail in memory.
-        let _ = self.0.resize(N, 0);
         self.0.as_mut_slice().zeroize();
         self.0.clear();
     }
@@ -83,3 +80,29 @@ impl<const N: usize> PartialEq for Secret<N> {
 }
 
 impl<const N: usize> Eq for Secret<N> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fills_and_wipes() {
+        let mut secret = Secret::<8>::copy_from(b"abc").unwrap();
+        assert!(secret.push(b'd') && secret.extend(b"ef"));
+        assert!(!secret.extend(b"ghi"), "all or none");
+        assert_eq!(secret.expose(), b"abcdef");
+        secret.grow(2).unwrap().copy_from_slice(b"gh");
+        assert!(secret.grow(1).is_none() && !secret.push(b'i'));
+        assert_eq!(secret.expose(), b"abcdefgh");
+        secret.wipe();
+        assert!(secret.is_empty());
+        assert_eq!(secret.grow(8).unwrap(), [0; 8]);
+        assert!(Secret::<2>::copy_from(b"abc").is_none());
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        extern crate std;
+        assert_eq!(std::format!("{:?}", Secret::<8>::copy_from(b"abc")), "Some(Secret(…))");
+    }
+}

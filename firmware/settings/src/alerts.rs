@@ -99,7 +99,7 @@ impl Alerts {
         Self {
             mail,
             portal: table.optional("portal"),
-            digest_interval: table.or("digest-interval", Duration::from_secs(24 * 3_600)),
+            digest_interval: table.or("digest-interval", Duration::from_hours(24)),
             mails_per_account: table.or("mails-per-account", Positive(10)).0,
             operator: table.section("operator", |table| Operator {
                 mail: table.optional("mail"),

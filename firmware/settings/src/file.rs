@@ -18,6 +18,14 @@ impl Settings {
     /// # Errors
     /// As [`Settings::parse`], and what cannot be reached.
     pub fn load(path: &Path) -> Result<Self, Vec<SettingsError>> {
+        Self::load_with(path, true)
+    }
+
+    /// [`Settings::load`], with or without trying the `files` that it names: they may be on another machine.
+    ///
+    /// # Errors
+    /// As [`Settings::parse`], and what cannot be reached.
+    pub fn load_with(path: &Path, files: bool) -> Result<Self, Vec<SettingsError>> {
         let whole = |what: String, mend: &str| vec![SettingsError::whole(path.to_path_buf(), what, mend)];
         let bytes = match fs::metadata(path) {
             Ok(metadata) if metadata.len() > LARGEST => {
@@ -41,7 +49,7 @@ impl Settings {
                 .count();
             whole(format!("line {} is not UTF-8", line + 1), "save the file as UTF-8")
         })?;
-        Self::check(&text, path)
+        if files { Self::check(&text, path) } else { Self::parse(&text, path) }
     }
 
     /// [`Settings::parse`], and tries the files and folders that the document names.

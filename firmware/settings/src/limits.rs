@@ -33,16 +33,15 @@ pub struct Limits {
 impl Limits {
     pub(crate) fn read(table: &mut Table<'_>) -> Self {
         let count = |table: &mut Table<'_>, key, default| table.or(key, Positive(default)).0;
-        let minutes = |number: u64| Duration::from_secs(number * 60);
         Self {
             connections: count(table, "connections", 10_000),
             connections_per_network: count(table, "connections-per-network", 200),
             sessions_per_account: count(table, "sessions-per-account", 50),
             handshake_timeout: table.or("handshake-timeout", Duration::from_secs(15)),
-            login_timeout: table.or("login-timeout", Duration::from_secs(60)),
-            imap_idle: table.or("imap-idle", minutes(31)),
-            pop3_idle: table.or("pop3-idle", minutes(10)),
-            submission_idle: table.or("submission-idle", minutes(5)),
+            login_timeout: table.or("login-timeout", Duration::from_mins(1)),
+            imap_idle: table.or("imap-idle", Duration::from_mins(31)),
+            pop3_idle: table.or("pop3-idle", Duration::from_mins(10)),
+            submission_idle: table.or("submission-idle", Duration::from_mins(5)),
             drain: table.or("drain", Duration::from_secs(30)),
         }
     }

@@ -83,7 +83,7 @@ pub struct Events {
 /// `[geo]`.
 #[derive(Clone, Debug)]
 pub struct Geo {
-    /// A country table (MaxMind DB format); `None`: countries are unknown.
+    /// A country table (`MaxMind` DB format); `None`: countries are unknown.
     pub country: Option<PathBuf>,
     /// What its licence wants said in mail that uses it.
     pub attribution: Option<String>,
@@ -130,7 +130,7 @@ impl Control {
 impl Events {
     pub(crate) fn read(table: &mut Table<'_>) -> Self {
         Self {
-            address_retention: table.or("address-retention", Duration::from_secs(90 * 86_400)),
+            address_retention: table.or("address-retention", Duration::from_hours(90 * 24)),
             journal_size: table.or("journal-size", Size(64 << 20)).0,
         }
     }

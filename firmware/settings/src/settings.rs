@@ -87,7 +87,7 @@ impl Settings {
         }
         let report = Report::new(name.parent().unwrap_or(Path::new("")));
         let settings = Self::document(Table::document(&document, &report));
-        let (mut mistakes, _) = report.into_parts();
+        let mut mistakes = report.into_mistakes();
         let settings = match settings {
             Some((settings, more_mistakes)) if mistakes.is_empty() => {
                 mistakes.extend(more_mistakes);
@@ -118,7 +118,7 @@ impl Settings {
         let listen = table.section("listen", Listen::read);
         let tls = table.section("tls", Tls::read);
         let backends = table.entries("backends").iter().filter_map(Backend::read).collect();
-        let RawRoutes { default, domains: routed, accounts: raw_routes, http, other_domains } =
+        let RawRoutes { default, domains: by_domain, accounts: raw_routes, http, other_domains } =
             RawRoutes::read(table.open("routes"));
         let domains =
             table.entries("domains").iter().filter_map(DomainSettings::read).collect::<BTreeMap<_, _>>();
@@ -145,7 +145,7 @@ impl Settings {
         });
         let aliases = aliases.collect();
         let routes =
-            Routes { default, domains: routed, accounts: BTreeMap::new(), http, other_domains: false };
+            Routes { default, domains: by_domain, accounts: BTreeMap::new(), http, other_domains: false };
         let mut settings = Self {
             host: host?,
             listen,
@@ -197,10 +197,10 @@ impl Settings {
                 continue;
             };
             if let Some(backend) = &account.backend {
-                let routed = self.routes.accounts.entry(name.clone()).or_insert_with(|| backend.clone());
-                if routed != backend {
+                let elsewhere = self.routes.accounts.entry(name.clone()).or_insert_with(|| backend.clone());
+                if elsewhere != backend {
                     let what = format!(
-                        "[routes.accounts] sends this account to {routed:?}, and here it is at {backend:?}"
+                        "[routes.accounts] sends this account to {elsewhere:?}, and here it is at {backend:?}"
                     );
                     let mend = "name its backend in one place only";
                     mistakes.push(entry.mistake(Kind::Contradiction, what, mend));
@@ -278,7 +278,8 @@ mod tests {
         let document = DeTable::parse(&text).unwrap();
         let report = Report::new(Path::new(""));
         assert!(Settings::document(Table::document(&document, &report)).is_some());
-        let (mistakes, absent) = report.into_parts();
+        let absent = report.absent();
+        let mistakes = report.into_mistakes();
         assert!(mistakes.is_empty(), "{mistakes:?}");
         // Shown once, in the sections above: a lock has no date.
         let shown = ["accounts.\"alice@example.net\".policy.learn-until", "policy.learn-until"];
@@ -290,33 +291,51 @@ mod tests {
     #[test]
     fn defaults_are_what_the_example_says() {
         let mut lines = Vec::new();
+        // The text above the keys, which speaks of all of them until the next text.
         let mut comment = String::new();
+        let mut spoken = false;
         for line in EXAMPLE.lines() {
-            match line.strip_prefix("# ") {
-                Some(text) => {
-                    comment.push(' ');
-                    comment.push_str(text);
-                }
-                None if line.starts_with('#') => {
-                    let value = line.split_once(" = ").map_or("", |(_, value)| value);
-                    let says = |quote: &str| comment.contains(&format!("Default: {quote}{value}{quote}."));
-                    lines.push(if says("") { line.trim_start_matches('#') } else { line });
-                }
-                None => {
+            if let Some(text) = line.strip_prefix("# ") {
+                if std::mem::take(&mut spoken) {
                     comment.clear();
-                    lines.push(line);
                 }
-            }
-            if line.starts_with('#') && !line.starts_with("# ") {
+                comment = format!("{comment} {text}");
+                lines.push(line);
+            } else if let Some(key) = line.strip_prefix('#').filter(|key| !key.is_empty()) {
+                spoken = true;
+                let value = key.split_once(" = ").map_or("", |(_, value)| value);
+                let default =
+                    comment.contains(&format!("Default: {value}.")) || comment.ends_with("Defaults: these.");
+                lines.push(if default { key } else { line });
+            } else {
                 comment.clear();
+                lines.push(line);
             }
         }
         let set = lines.join("\n");
         let changed = set.lines().filter(|line| !EXAMPLE.lines().any(|plain| plain == *line)).count();
-        assert!(changed > 35, "only {changed} defaults were found in the text");
+        assert!(changed > 45, "only {changed} defaults were found in the text");
         let mut with = parse(&set);
         // Said in layers as a value, and absent from the plain document: the same rule in force.
         with.policy = Layer::default();
         assert_eq!(format!("{with:?}"), format!("{:?}", parse(EXAMPLE)));
+    }
+
+    /// A console may send anything: whatever it is, there is an answer with a place in the document, and no panic.
+    #[test]
+    fn a_broken_document_is_answered_wherever_it_is_broken() {
+        let text = all_set();
+        let cuts = text.char_indices().map(|(at, _)| at).step_by(29);
+        for (number, at) in cuts.enumerate() {
+            let (before, behind) = text.split_at(at);
+            let rest = behind.chars().skip(1).collect::<String>();
+            let strange = ["", "\0", "\"", "[", "=", "é", "\u{202e}"];
+            for broken in [before.to_owned(), format!("{before}{}{rest}", strange[number % strange.len()])] {
+                for error in Settings::parse(&broken, Path::new("x.toml")).err().unwrap_or_default() {
+                    assert!((1..=broken.matches('\n').count() + 1).contains(&error.line), "{error}");
+                    assert!(error.column <= broken.len() + 1 && !error.explain().is_empty());
+                }
+            }
+        }
     }
 }

@@ -53,7 +53,7 @@ impl Tls {
         let certificates = table.required("certificates", mend);
         let suites = table.or("suites", Suites::Auto);
         let min_version = table.or("min-version", MinVersion::Tls12);
-        let ticket_lifetime = table.or("ticket-lifetime", Duration::from_secs(12 * 3_600));
+        let ticket_lifetime = table.or("ticket-lifetime", Duration::from_hours(12));
         Some(Self { certificates: certificates?, suites, min_version, ticket_lifetime })
     }
 }

@@ -26,6 +26,8 @@ pub struct Limits {
     /// Mails told at once, for one account until its next digest. Of several strangers at once the owner hears
     /// separately, of a thousand not.
     pub firsts: u32,
+    /// Mails to one account in a day, digests included; what is over it is told by the next day's digest.
+    pub mails_per_account: u32,
     /// Mails of the whole box in an hour; what is over it waits for the next digest.
     pub mails_per_hour: u32,
     /// Accounts remembered. More accounts under attack at once are not told, the operator is.
@@ -41,6 +43,7 @@ impl Default for Limits {
             digest_longest: 86_400,
             quiet_after: 86_400,
             firsts: 3,
+            mails_per_account: 12,
             mails_per_hour: 1_200,
             accounts: 4_096,
             devices: 4,
@@ -98,7 +101,7 @@ impl DigestDevice {
 pub struct Ledger {
     limits: Limits,
     accounts: HashMap<Text, Entry>,
-    hour: Hour,
+    hour: Budget,
     swept: UnixSeconds,
 }
 
@@ -109,6 +112,8 @@ struct Entry {
     others: u64,
     /// First mails since the last digest.
     firsts: u32,
+    /// Mails since the day began.
+    day: Budget,
     /// Wait before the next digest.
     wait: u64,
     /// When that is.
@@ -127,18 +132,21 @@ struct Device {
     addresses: HashSet<u64>,
 }
 
-/// The box's own budget.
+/// Mails in a stretch of time.
 #[derive(Debug, Default)]
-struct Hour {
+struct Budget {
     start: UnixSeconds,
     mails: u32,
     said: bool,
 }
 
-impl Hour {
-    fn at(&mut self, now: UnixSeconds) -> &mut Self {
-        // A clock set back starts a new hour too.
-        if now >= self.start.saturating_add(3_600) || now < self.start {
+const HOUR: u64 = 3_600;
+const DAY: u64 = 24 * HOUR;
+
+impl Budget {
+    fn at(&mut self, now: UnixSeconds, length: u64) -> &mut Self {
+        // A clock set back starts anew too.
+        if now >= self.start.saturating_add(length) || now < self.start {
             *self = Self { start: now, mails: 0, said: false };
         }
         self
@@ -158,13 +166,13 @@ impl Hour {
 impl Ledger {
     /// Nothing told yet.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, accounts: HashMap::new(), hour: Hour::default(), swept: 0 }
+        Self { limits, accounts: HashMap::new(), hour: Budget::default(), swept: 0 }
     }
 
     /// Takes an incident and says what is done with it.
     pub fn note(&mut self, incident: &Incident, now: UnixSeconds) -> Answer {
         let limits = self.limits;
-        let hour = self.hour.at(now);
+        let hour = self.hour.at(now, HOUR);
         if !self.accounts.contains_key(&incident.account) {
             if self.accounts.len() >= limits.accounts && self.swept != now {
                 self.swept = now;
@@ -179,6 +187,7 @@ impl Ledger {
             also: incident.also.clone(),
             others: 0,
             firsts: 0,
+            day: Budget::default(),
             wait: limits.digest_after,
             due: now.saturating_add(limits.digest_after),
             since: None,
@@ -190,9 +199,12 @@ impl Ledger {
         entry.devices.retain(|device| device.key != key || !device.idle(now, limits.quiet_after));
         let known = entry.devices.iter().position(|device| device.key == key);
         // Only what can be listed is told: otherwise it would be told again and again.
-        if known.is_none() && entry.firsts < limits.firsts && entry.make_room(limits, now) {
+        // The day's last mail is kept for a digest: the owner hears at least that it goes on.
+        let free = entry.day.at(now, DAY).mails + 1 < limits.mails_per_account.max(2);
+        if known.is_none() && free && entry.firsts < limits.firsts && entry.make_room(limits, now) {
             if hour.take(limits.mails_per_hour) {
                 entry.firsts += 1;
+                entry.day.mails += 1;
                 entry.devices.push(Device::new(key, incident)); // with nothing to count yet
                 return Answer::Now;
             }
@@ -206,7 +218,7 @@ impl Ledger {
     /// Digests whose time has come. Call it every second or so.
     pub fn due(&mut self, now: UnixSeconds) -> Vec<Digest> {
         let limits = self.limits;
-        let hour = self.hour.at(now);
+        let hour = self.hour.at(now, HOUR);
         let mut digests = Vec::new();
         self.accounts.retain(|account, entry| {
             if entry.due > now {
@@ -219,7 +231,11 @@ impl Ledger {
                 entry.due = now.saturating_add(entry.wait);
                 return !entry.forgettable(now, limits.quiet_after);
             }
-            if hour.take(limits.mails_per_hour) {
+            // One mail a day is not enough for a first one and its digest: two are the least.
+            if entry.day.at(now, DAY).mails < limits.mails_per_account.max(2)
+                && hour.take(limits.mails_per_hour)
+            {
+                entry.day.mails += 1;
                 digests.extend(entry.digest(account));
                 entry.firsts = 0;
                 entry.wait = entry.wait.saturating_mul(2).min(limits.digest_longest.max(limits.digest_after));
@@ -355,8 +371,6 @@ pub(crate) mod tests {
         }
     }
 
-    const HOUR: u64 = 3_600;
-
     #[test]
     fn ten_thousand_attempts_make_one_mail_and_one_digest() {
         let mut ledger = Ledger::new(Limits::default());
@@ -441,6 +455,29 @@ pub(crate) mod tests {
             }
         }
         assert_eq!(told.into_values().collect::<Vec<_>>(), [1; 4]);
+    }
+
+    #[test]
+    fn an_account_has_a_day() {
+        let limits =
+            Limits { digest_after: 60, digest_longest: 60, mails_per_account: 5, ..Limits::default() };
+        let mut ledger = Ledger::new(limits);
+        let (mut mails, mut counted) = (Vec::new(), 0);
+        for minute in 0..2 * 24 * 60 {
+            let now = minute * 60;
+            // A new device each time.
+            if ledger.note(&incident("ann", &minute.to_string(), now), now) == Answer::Now {
+                mails.push(minute / (24 * 60));
+                counted += 1;
+            }
+            for digest in ledger.due(now) {
+                mails.push(minute / (24 * 60));
+                counted += digest.count;
+            }
+        }
+        assert_eq!(mails, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);
+        counted += ledger.close().iter().map(|digest| digest.count).sum::<u64>();
+        assert_eq!(counted, 2 * 24 * 60, "nothing is lost");
     }
 
     #[test]

@@ -345,7 +345,9 @@ fn facts(incident: &Incident, pointer: Option<&str>) -> Facts {
     facts.push(("Result", result));
     facts.extend(password.map(|password| ("Password", password.into())));
     facts.push(("Address", address));
-    facts.push(("Country", incident.country.as_ref().map_or_else(|| "unknown".into(), ToString::to_string)));
+    // Two letters or nothing: whatever else a table holds is not shown.
+    let code = incident.country.as_ref().filter(|code| code.as_str().len() == 2);
+    facts.push(("Country", code.map_or_else(|| "unknown".into(), ToString::to_string)));
     facts.push(("Time", time(incident.at)));
     facts
 }

@@ -27,6 +27,8 @@ const REPLY: usize = 8 * 1024;
 pub struct RelaySettings {
     /// Where it is.
     pub target: Target,
+    /// The name its certificate must hold; `None`: the host of `target`.
+    pub name: Option<String>,
     /// How the connection is protected.
     pub security: Security,
     /// Whom we trust there.
@@ -133,7 +135,7 @@ impl Relay {
         if to.is_empty() {
             return Err(RelayError::Address);
         }
-        let host = &self.settings.target.host;
+        let host = self.settings.name.as_ref().unwrap_or(&self.settings.target.host);
         let stream = dial::tcp(&self.names, &self.settings.target, STEP).await?;
         let mut talk = match (self.settings.security, &self.tls) {
             (Security::Implicit, Some(tls)) => Talk::new(dial::tls(tls, host, stream, STEP).await?),
@@ -429,7 +431,8 @@ pub(crate) mod tests {
             }
         });
         let settings = RelaySettings {
-            target: Target { host: "localhost".into(), port: here.port() },
+            target: Target { host: "127.0.0.1".into(), port: here.port() },
+            name: Some("localhost".into()),
             security: match (script.implicit, script.starttls) {
                 (true, _) => Security::Implicit,
                 (false, true) => Security::StartTls,
@@ -513,24 +516,22 @@ pub(crate) mod tests {
     async fn in_clear_with_dots() {
         let (result, heard) = send(Script::default(), None, &["ann@isp.example"]).await;
         result.unwrap();
-        assert_eq!(
-            heard[..12],
-            [
-                "EHLO postern.isp.example",
-                "MAIL FROM:<security@isp.example>",
-                "RCPT TO:<ann@isp.example>",
-                "DATA",
-                "Subject: x",
-                "",
-                "first",
-                "..",
-                "...",
-                "end",
-                ".",
-                "QUIT"
-            ][..heard.len().min(12)]
-        );
-        assert!(heard.len() >= 11, "{heard:?}");
+        let mut want = vec![
+            "EHLO postern.isp.example",
+            "MAIL FROM:<security@isp.example>",
+            "RCPT TO:<ann@isp.example>",
+            "DATA",
+            "Subject: x",
+            "",
+            "first",
+            "..",
+            "...",
+            "end",
+            ".",
+            "QUIT",
+        ];
+        want.truncate(heard.len().max(11)); // nobody waits for the goodbye to arrive
+        assert_eq!(heard, want);
     }
 
     #[tokio::test]

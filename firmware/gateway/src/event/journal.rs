@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::event::{Event, UnixSeconds};
 
@@ -21,15 +22,15 @@ pub struct JournalSettings {
     /// The folder, such as `data/events`; made if missing.
     pub folder: PathBuf,
     /// Octets after which a file is replaced; together the two take at most twice that.
-    pub file_size: u64,
-    /// Days after which addresses are removed; `None` keeps them as long as the events.
-    pub address_days: Option<u32>,
+    pub size: u64,
+    /// How long addresses are kept; [`Duration::MAX`] keeps them as long as the events.
+    pub retention: Duration,
 }
 
 impl JournalSettings {
     /// Two files of 8 MiB hold about 80,000 events; addresses are kept for 30 days.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), file_size: 8 * 1024 * 1024, address_days: Some(30) }
+        Self { folder: folder.into(), size: 8 * 1024 * 1024, retention: Duration::from_secs(30 * 86_400) }
     }
 }
 
@@ -90,7 +91,7 @@ impl Journal {
         line.push(b'\n');
         self.writer.write_all(&line).map_err(|source| self.error(source))?;
         self.size += line.len() as u64;
-        if self.size >= self.settings.file_size {
+        if self.size >= self.settings.size {
             self.rotate().map_err(|source| self.error(source))?;
         }
         Ok(())
@@ -124,8 +125,10 @@ impl Journal {
     /// Removes addresses past their retention; rewrites a file only if it holds such. Returns how many events lost
     /// theirs. Call it once in a while, such as every hour.
     pub fn forget_addresses(&mut self, now: UnixSeconds) -> Result<usize, JournalError> {
-        let Some(days) = self.settings.address_days else { return Ok(0) };
-        let before = now.saturating_sub(u64::from(days) * 86_400);
+        let before = now.saturating_sub(self.settings.retention.as_secs());
+        if before == 0 {
+            return Ok(0);
+        }
         // Rewriting for each second's worth would wear out flash: a day's worth at a time.
         if before < self.forgotten.saturating_add(86_400) && self.forgotten != 0 {
             return Ok(0);
@@ -237,8 +240,8 @@ mod tests {
         Query { account: None, since: None, limit }
     }
 
-    fn journal(folder: &Path, file_size: u64) -> Journal {
-        Journal::open(JournalSettings { file_size, ..JournalSettings::new(folder) }).unwrap()
+    fn journal(folder: &Path, size: u64) -> Journal {
+        Journal::open(JournalSettings { size, ..JournalSettings::new(folder) }).unwrap()
     }
 
     #[test]
