@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,8 @@ const ROUTE_KEPT: Duration = Duration::from_secs(30);
 const PROBES: (u32, Duration) = (3, Duration::from_secs(3600));
 /// Accounts whose probes are counted; more are not probed at all.
 const PROBED: usize = 4096;
+/// Sightings that wait; about a second's worth of the busiest box.
+const SIGHTINGS: usize = 1024;
 /// How many refusals of the backend are remembered to know how slow they are.
 const REFUSALS: usize = 64;
 
@@ -68,6 +71,8 @@ pub struct Gateway {
     ticketer: Arc<dyn ProducesTickets>,
     /// The device database.
     pub store: Arc<Store>,
+    /// Logins of known devices on their way to the database.
+    sightings: SyncSender<store::Success>,
     /// Live sessions.
     pub sessions: Arc<Sessions>,
     /// Connections allowed.
@@ -154,6 +159,7 @@ impl Gateway {
             current: RwLock::new(Arc::new(current)),
             settings_file,
             ticketer,
+            sightings: sightings(Arc::clone(&store)),
             store,
             sessions: Arc::default(),
             permits,
@@ -241,6 +247,20 @@ impl Gateway {
         self.reloads.subscribe()
     }
 
+    /// The rules of the settings for an account; what its own layer in the database adds is the caller's.
+    pub fn rules(&self, settings: &Settings, account: &mail::Account) -> policy::Rules {
+        let (box_, domain, own) = settings.layers(account);
+        policy::Rules::merge(box_, domain, own)
+    }
+
+    /// Notes the login of a known device, on a thread that may wait for the database.
+    pub fn sighted(&self, success: store::Success) {
+        // A full queue means a slow disk; a sighting is a convenience, and the login goes on.
+        if self.sightings.try_send(success).is_err() {
+            self.metrics.set_table("sightings-dropped", 1);
+        }
+    }
+
     /// Whether this account's refused password may be tried against the backend now; counts it.
     pub fn may_probe(&self, account: &str) -> bool {
         let mut probes = lock(&self.probes);
@@ -270,14 +290,18 @@ impl Gateway {
         *trouble = Some(what.to_owned());
     }
 
+    fn read_only(&self) -> Option<String> {
+        self.store.stats().read_only
+    }
+
     /// What is wrong with the database; `None`: nothing.
     pub fn store_state(&self) -> Option<String> {
-        self.store.trouble().or_else(|| lock(&self.trouble).clone())
+        self.read_only().or_else(|| lock(&self.trouble).clone())
     }
 
     /// Looks whether the database is in trouble or well again, and says so either way.
     pub fn check_store(&self) {
-        match self.store.trouble() {
+        match self.read_only() {
             Some(what) => self.store_trouble(&what),
             None => {
                 if lock(&self.trouble).take().is_some() {
@@ -352,6 +376,21 @@ impl Gateway {
         }
         refusals.push_back(took);
     }
+}
+
+/// The thread that notes sightings; it ends with its queue.
+fn sightings(store: Arc<Store>) -> SyncSender<store::Success> {
+    let (send, receive) = std::sync::mpsc::sync_channel::<store::Success>(SIGHTINGS);
+    let spawned = std::thread::Builder::new().name("sightings".into()).spawn(move || {
+        for success in receive {
+            // Trouble with the disk is told by the check of the whole database.
+            let _ = store.record_success(success);
+        }
+    });
+    if let Err(error) = spawned {
+        error!(%error, "no thread for sightings: last logins are not noted");
+    }
+    send
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
