@@ -1,1 +1,3 @@
-//! To be filled.
+//! The machine: what Postern must know of the board it runs on. Knows nothing of mail.
+
+pub mod crypto;

@@ -42,6 +42,17 @@ pub const CLIENTS: &[Package] = &[
     package("neomutt", "neomutt"),
 ];
 
+/// The proxies that Postern is measured beside, and what makes an RSA key for them.
+pub const BENCH: &[Package] = &[
+    package("nginx", "/usr/sbin/nginx"),
+    package("libnginx-mod-mail", "/usr/lib/nginx/modules/ngx_mail_module.so"),
+    package("haproxy", "/usr/sbin/haproxy"),
+    package("dovecot-core", "/usr/sbin/dovecot"),
+    package("dovecot-imapd", "/usr/lib/dovecot/imap-login"),
+    package("dovecot-submissiond", "/usr/lib/dovecot/submission-login"),
+    package("openssl", "openssl"),
+];
+
 /// What the fuzzers are built with: libFuzzer's runtime is C++.
 pub const FUZZING: &[Package] = &[package("g++", "g++")];
 

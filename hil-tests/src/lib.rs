@@ -7,6 +7,7 @@
 
 pub mod arrows;
 pub mod backends;
+pub mod bench;
 pub mod balancer;
 pub mod certificate;
 pub mod client;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use hil_tests::{demo, suite};
+use hil_tests::{bench, demo, suite};
 
 /// Runs, tests and measures Postern on this machine.
 #[derive(Debug, Parser)]
@@ -33,12 +33,23 @@ enum Task {
         #[arg(long)]
         quick: bool,
     },
+    /// Measures Postern beside nginx, HAProxy, Dovecot and a bare TLS pump, in one run.
+    Bench(bench::BenchArgs),
+    /// The bench's fake mail server.
+    #[command(hide = true)]
+    BenchBackend,
+    /// The bench's bare TLS pump.
+    #[command(hide = true)]
+    BenchPump(bench::pump::PumpArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Run { host, json, dev } => demo::run(demo::Options { host, json, dev }),
         Task::Test { quick } => suite::run_all(suite::Options { quick }),
+        Task::Bench(args) => bench::run(&args),
+        Task::BenchBackend => bench::run_backend(),
+        Task::BenchPump(args) => bench::run_pump(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -25,6 +25,24 @@ impl<const N: usize> Secret<N> {
         self.0.push(byte).is_ok()
     }
 
+    /// Adds `bytes`, all or none; `false` when they do not fit.
+    #[must_use]
+    pub fn extend(&mut self, bytes: &[u8]) -> bool {
+        self.0.extend_from_slice(bytes).is_ok()
+    }
+
+    /// `more` fresh octets behind the present ones, to be written to; `None`, and nothing changed, without room.
+    pub fn grow(&mut self, more: usize) -> Option<&mut [u8]> {
+        let old = self.0.len();
+        self.0.resize(old.checked_add(more)?, 0).ok()?;
+        self.0.get_mut(old..)
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The octets. Their reader must not log or store them.
     pub fn expose(&self) -> &[u8] {
         &self.0
@@ -35,11 +53,8 @@ impl<const N: usize> Secret<N> {
         &mut self.0
     }
 
-    /// Forgets the content, wiping the whole capacity.
+    /// Forgets the content and overwrites it. Nothing else makes it shorter, so the length covers all that was written.
     pub fn wipe(&mut self) {
-        self.0.clear();
-        // Vec::zeroize would stop at the length; a shrunk secret still has its tail in memory.
-        let _ = self.0.resize(N, 0);
         self.0.as_mut_slice().zeroize();
         self.0.clear();
     }
@@ -65,3 +80,29 @@ impl<const N: usize> PartialEq for Secret<N> {
 }
 
 impl<const N: usize> Eq for Secret<N> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fills_and_wipes() {
+        let mut secret = Secret::<8>::copy_from(b"abc").unwrap();
+        assert!(secret.push(b'd') && secret.extend(b"ef"));
+        assert!(!secret.extend(b"ghi"), "all or none");
+        assert_eq!(secret.expose(), b"abcdef");
+        secret.grow(2).unwrap().copy_from_slice(b"gh");
+        assert!(secret.grow(1).is_none() && !secret.push(b'i'));
+        assert_eq!(secret.expose(), b"abcdefgh");
+        secret.wipe();
+        assert!(secret.is_empty());
+        assert_eq!(secret.grow(8).unwrap(), [0; 8]);
+        assert!(Secret::<2>::copy_from(b"abc").is_none());
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        extern crate std;
+        assert_eq!(std::format!("{:?}", Secret::<8>::copy_from(b"abc")), "Some(Secret(…))");
+    }
+}

@@ -148,7 +148,7 @@ pub enum Answer<'a> {
 /// Events for counters and the journal; none changes what the peer sees.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Note {
-    /// A well-formed CLIENTID in clear: refused as an unknown command and wiped.
+    /// A CLIENTID in clear: refused as an unknown command, not looked at, and wiped.
     ClientIdInClear,
     /// A login was tried in clear: refused before its credentials were looked at.
     LoginInClear,

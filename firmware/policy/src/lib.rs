@@ -7,7 +7,9 @@ pub mod decide;
 pub mod device;
 pub mod login;
 pub mod rules;
+pub mod sending;
 pub mod simulate;
+mod table;
 pub mod verdict;
 
 pub use decide::decide;

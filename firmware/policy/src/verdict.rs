@@ -1,7 +1,10 @@
 //! What the box does with one login, and why.
 
+use serde::{Deserialize, Serialize};
+
 /// A verdict under the rules in force, and the one a lock would give: the simulation is free.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Decision {
     /// What is done.
     pub verdict: Verdict,
@@ -10,7 +13,8 @@ pub struct Decision {
 }
 
 /// What the box does with one login. No default and no wildcard arm: a new case must say what it does.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 #[must_use]
 pub enum Verdict {
     /// The backend is asked; its yes lets the client in.
@@ -22,7 +26,8 @@ pub enum Verdict {
 }
 
 /// Why a login is let through to the backend, and what its success records.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Admitted {
     /// An approved device.
     Approved,
@@ -38,7 +43,8 @@ pub enum Admitted {
 }
 
 /// Why a login is held.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Held {
     /// The account has no device with this identity.
     UnknownDevice,
@@ -49,7 +55,8 @@ pub enum Held {
 }
 
 /// Why a login is refused.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Refused {
     /// The device was revoked.
     Revoked,

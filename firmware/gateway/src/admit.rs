@@ -1,0 +1,466 @@
+//! One login, from facts to answer (design §2): canonical name, budget, policy, backend, record, reply.
+//!
+//! What the client can observe of a refusal is one constant line at one deadline, whatever its cause. A refused
+//! device's credentials never reach the backend before that reply.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mail::session::{Label, Peer, Protocol, Task};
+use mail::sasl::Mechanism;
+use mail::{Account, ClientId};
+use policy::{Admitted, Decision, Facts, Held, Identity, Mark, Refused, Rules, Traits, Verdict};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+use zeroize::Zeroizing;
+
+use crate::alert::What;
+use crate::auth_http::Question;
+use crate::backend::{self, LoggedIn, Target};
+use crate::event::{Event, Kind, Reason, Subject};
+use crate::gateway::{Current, Gateway};
+use crate::listen::Permit;
+use crate::refused;
+use crate::relay::Kill;
+use crate::sessions::{Listed, Session};
+use crate::stream::Stream;
+use crate::upstream::Upstream;
+
+/// A client, as far as its connection shows.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Connection id, on every line of the log.
+    pub id: String,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Its address, from a load balancer's header where there is one.
+    pub address: SocketAddr,
+    /// The address it connected to.
+    pub local: SocketAddr,
+    /// Whether it is under TLS.
+    pub tls: bool,
+    /// The server name it asked for.
+    pub sni: Option<String>,
+    /// JA4 without what resumption changes.
+    pub ja4: String,
+}
+
+impl Client {
+    /// A client that has shown nothing yet.
+    pub fn new(id: String, protocol: Protocol, address: SocketAddr, local: SocketAddr) -> Self {
+        Self { id, protocol, address, local, tls: false, sni: None, ja4: String::new() }
+    }
+
+    /// For events.
+    pub fn subject(&self) -> Subject {
+        Subject::client(&self.id, self.protocol, self.address.ip())
+    }
+}
+
+/// One login attempt, out of the session's buffer. Its secret is wiped when it is dropped.
+pub struct Attempt {
+    /// How.
+    pub mechanism: Mechanism,
+    /// The name as sent.
+    pub user: Vec<u8>,
+    /// A differing authorization identity.
+    pub authzid: Option<Vec<u8>>,
+    /// Password or token.
+    pub secret: Zeroizing<Vec<u8>>,
+    /// The device's name.
+    pub clientid: Option<ClientId>,
+    /// What the client says of itself.
+    pub label: Box<Label>,
+}
+
+/// Who sits in a session after login.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// Connection id.
+    pub connection: String,
+    /// Canonical account.
+    pub account: Account,
+    /// The device's alias, if it is recorded.
+    pub device: Option<String>,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// From where.
+    pub address: SocketAddr,
+}
+
+/// A session behind its login.
+pub struct Live {
+    /// The client's side; in clear and closed until the connection puts its own here.
+    pub client: Option<Stream>,
+    /// The backend's side.
+    pub backend: Stream,
+    /// Octets of the client that belong to the backend.
+    pub up: Vec<u8>,
+    /// Octets of the backend that follow its answer to the login.
+    pub down: Vec<u8>,
+    /// Lines for the client ahead of that answer.
+    pub untagged: Vec<u8>,
+    /// Text of that answer.
+    pub text: Vec<u8>,
+    /// Who.
+    pub seat: Seat,
+    /// Takes the session off the list when dropped.
+    pub listed: Listed,
+    /// Says when it is to end.
+    pub kill: oneshot::Receiver<Kill>,
+    /// Given back when dropped.
+    pub permit: Option<Permit>,
+}
+
+/// The answer to a login.
+pub enum Outcome {
+    /// Logged in; the client has yet to be told.
+    In(Box<Live>),
+    /// The constant failure line is due now.
+    Failed,
+    /// The temporary error is due now.
+    Unavailable,
+}
+
+/// What one login is about, looked up once and without the backend.
+struct Case {
+    current: Arc<Current>,
+    /// `None`: no name an account can have.
+    account: Option<Account>,
+    upstream: Option<Arc<Upstream>>,
+    marks: Vec<Mark>,
+    traits: Traits,
+    country: Option<String>,
+    clientid_type: Option<String>,
+    device: Option<policy::Device>,
+    /// Whether the account is known to exist: its owner may be told.
+    known: bool,
+    decision: Decision,
+}
+
+/// What is to be done with a login.
+enum Course {
+    Ask(Admitted),
+    Fail(Reason),
+    Away,
+}
+
+/// Decides one login and carries it out. Returns when the client's answer is due.
+pub async fn admit(gateway: &Arc<Gateway>, client: &Client, attempt: Attempt) -> Outcome {
+    let start = Instant::now();
+    let case = Case::open(gateway, client, &attempt);
+    // Approved strong identities have budgets of their own; everything else can be imitated or made up.
+    let strong = matches!(case.marks.first(), Some(Mark::Token { .. }));
+    let approved = case.device.as_ref().filter(|d| strong && matches!(d.standing, policy::Standing::Approved { .. }));
+    let device = approved.map(|device| device.alias.0.clone());
+    // Names that no account can have are charged under what was sent, cut: unknown accounts take the same path.
+    let sent = String::from_utf8_lossy(&attempt.user).chars().take(64).collect::<String>();
+    let name = case.account.as_ref().map_or(sent.as_str(), Account::as_str);
+    let key = policy::abuse::Key { account: name, device: device.as_deref(), address: client.address.ip() };
+    let deadline = start + gateway.deadline(&key);
+    let course = match (&case.upstream, gateway.may_try(&key), case.decision.verdict) {
+        (Some(upstream), _, _) if !upstream.is_up() => Course::Away,
+        (_, policy::abuse::Budget::Exhausted { .. }, _) => Course::Fail(Reason::Budget),
+        (None, _, _) => Course::Fail(Reason::BadName),
+        (Some(_), policy::abuse::Budget::Ok, Verdict::Admit(why)) => Course::Ask(why),
+        (Some(_), policy::abuse::Budget::Ok, Verdict::Hold(held)) => Course::Fail(held.into()),
+        (Some(_), policy::abuse::Budget::Ok, Verdict::Refuse(refused)) => Course::Fail(refused.into()),
+    };
+    let reason = match course {
+        Course::Ask(why) => match ask(gateway, client, &case, &attempt, why).await {
+            Asked::In(live) => {
+                gateway.cleared(&key);
+                return Outcome::In(live);
+            }
+            Asked::Rejected => {
+                gateway.refused_after(start.elapsed());
+                Reason::Credentials
+            }
+            Asked::Refused(reason) => reason,
+            Asked::Away => Reason::Unavailable,
+        },
+        Course::Fail(reason) => reason,
+        Course::Away => Reason::Unavailable,
+    };
+    gateway.metrics.login_failed(client.protocol, reason);
+    if reason == Reason::Unavailable {
+        // As slow as a failure, so that the backend's absence cannot be timed either.
+        sleep_until(deadline).await;
+        info!(account = name, "login: temporary error, the backend is away");
+        return Outcome::Unavailable;
+    }
+    let charged = gateway.charge(&key, &attempt.secret);
+    sleep_until(deadline).await;
+    let held = matches!(case.decision.verdict, Verdict::Hold(_)) && reason != Reason::Budget;
+    info!(account = name, reason = reason.name(), device = device.as_deref(), "login refused");
+    let subject = client.subject().with_account(name).with_device(case.device.as_ref().map(|d| d.alias.0.as_str()));
+    let subject = subject.with_country(case.country.as_deref());
+    let kind = if held { Kind::LoginHeld { reason } } else { Kind::LoginRefused { reason } };
+    gateway.record(kind, subject);
+    if charged && case.concerns_owner(reason) {
+        // Behind the reply: what is written down and whom it is told to must not be timed.
+        let (gateway, client) = (Arc::clone(gateway), client.clone());
+        tokio::spawn(async move { refused::follow_up(gateway, client, case, attempt, reason).await });
+    }
+    Outcome::Failed
+}
+
+impl Case {
+    fn open(gateway: &Gateway, client: &Client, attempt: &Attempt) -> Self {
+        let current = gateway.current();
+        let country = gateway.countries.country(client.address.ip());
+        let traits = traits(client, &attempt.label, country.as_deref());
+        let settings = &current.settings;
+        // A second name to act as is delegation, which would need the rules of both; it fails like any other login.
+        let named = if attempt.authzid.is_none() { settings.canonical(&attempt.user).ok() } else { None };
+        let backend = named.as_ref().and_then(|account| settings.route(account));
+        let upstream = backend.and_then(|name| current.upstreams.get(name, client.protocol)).cloned();
+        let account = named.filter(|_| upstream.is_some());
+        // Without a route there is still a service that others log in to: its absence is everybody's.
+        let upstream = upstream.or_else(|| {
+            let default = settings.routes.default.as_deref()?;
+            current.upstreams.get(default, client.protocol).filter(|upstream| !upstream.is_up()).cloned()
+        });
+        let filed = account.as_ref().map_or("", Account::as_str);
+        let marks = gateway.store.marks(filed, attempt.clientid.as_ref(), &traits);
+        let found = gateway.store.look_up(filed, &marks);
+        let empty = Account::default();
+        let (box_, domain, own) = settings.layers(account.as_ref().unwrap_or(&empty));
+        let mut rules = Rules::merge(box_, domain, own);
+        if let Some(mode) = found.layer.as_ref().and_then(|layer| layer.mode) {
+            rules.mode = rules.mode.tighter(mode);
+        }
+        let clientid_type = attempt.clientid.as_ref().map(|id| id.kind.as_str().to_owned());
+        let facts = Facts {
+            protocol: client.protocol,
+            address: client.address.ip(),
+            country: country.as_deref(),
+            identity: match &clientid_type {
+                Some(kind) => Identity::ClientId { kind },
+                None => Identity::Traits,
+            },
+            device: found.device.as_ref(),
+            approved: found.approved,
+            pending: found.pending,
+            now: crate::event::now(),
+        };
+        let decision = policy::decide(&rules, &facts);
+        let known = found.known || account.as_ref().is_some_and(|account| settings.accounts.contains_key(account));
+        Self { account, upstream, marks, traits, country, clientid_type, device: found.device, known, decision, current }
+    }
+
+    /// Whether a refusal is the owner's business: a device of theirs may have been kept out. A wrong password at the
+    /// backend is not, and what a spent budget hides has been told before.
+    fn concerns_owner(&self, reason: Reason) -> bool {
+        self.known && self.account.is_some() && !matches!(reason, Reason::Credentials | Reason::Budget | Reason::BadName)
+    }
+
+    fn sighting(&self, client: &Client) -> policy::device::Sighting {
+        policy::device::Sighting {
+            at: crate::event::now(),
+            protocol: client.protocol.name().into(),
+            address: Some(client.address.ip()),
+            country: self.country.clone(),
+        }
+    }
+}
+
+/// What the client shows of itself, in the words of policy.
+fn traits(client: &Client, label: &Label, country: Option<&str>) -> Traits {
+    Traits {
+        client: label.name.as_str().into(),
+        version: label.version.as_str().into(),
+        os: label.os.as_str().into(),
+        ehlo: Traits::ehlo_form(label.ehlo.as_str()).into(),
+        ja4: client.ja4.clone(),
+        network: policy::abuse::trait_network(client.address.ip()).to_string(),
+        country: country.unwrap_or_default().into(),
+    }
+}
+
+/// What came of asking the backend.
+enum Asked {
+    In(Box<Live>),
+    Rejected,
+    Refused(Reason),
+    Away,
+}
+
+/// Replays the credentials to the backend; on its yes, records the device and lists the session, in this order, before
+/// the client hears of it.
+async fn ask(gateway: &Arc<Gateway>, client: &Client, case: &Case, attempt: &Attempt, why: Admitted) -> Asked {
+    let (Some(account), Some(upstream)) = (&case.account, &case.upstream) else { return Asked::Refused(Reason::BadName) };
+    let target = match route(client, case, account, &upstream.target()).await {
+        Ok(target) => target,
+        Err(error) => {
+            warn!(account = account.as_str(), %error, "route look-up failed");
+            gateway.record(Kind::RouteTrouble { what: error.as_str().into() }, Subject::account(account.as_str()));
+            return Asked::Away;
+        }
+    };
+    let asked = Instant::now();
+    let done = match login(client, case, attempt, account, upstream, &target).await {
+        backend::Login::Accepted(done) => done,
+        backend::Login::Rejected => return Asked::Rejected,
+        backend::Login::Away(why) => {
+            upstream.failed(&why, &gateway.events);
+            return Asked::Away;
+        }
+        backend::Login::Violation(what) => {
+            warn!(backend = &*target.name, what, "the backend broke its protocol");
+            let kind = Kind::BackendViolation { backend: (&*target.name).into(), what: what.into() };
+            gateway.record(kind, client.subject().with_account(account.as_str()));
+            return Asked::Away;
+        }
+    };
+    gateway.metrics.backend_login(client.protocol, asked.elapsed());
+    let device = match remember(gateway, client, case, account, why).await {
+        Ok(device) => device,
+        Err(asked) => return asked,
+    };
+    seat(gateway, client, account, device, case, why, &target, done)
+}
+
+async fn login(
+    client: &Client,
+    case: &Case,
+    attempt: &Attempt,
+    account: &Account,
+    upstream: &Upstream,
+    target: &Target,
+) -> backend::Login {
+    let user = upstream.user(account);
+    let task = Task::Login { mechanism: attempt.mechanism, user: user.as_bytes(), secret: &attempt.secret };
+    let peer = Peer {
+        client: client.address,
+        local: client.local,
+        session: &client.id,
+        tls: client.tls,
+        sni: client.sni.as_deref(),
+        device: case.device.as_ref().map(|device| device.alias.0.as_str()),
+        helo: attempt.label.ehlo.as_str(),
+    };
+    match client.protocol {
+        Protocol::Imap => backend::login(Box::new(imap::Client::new()), target, task, &peer).await,
+        Protocol::Pop3 => backend::login(Box::new(pop3::Client::new()), target, task, &peer).await,
+        Protocol::Submission => backend::login(Box::new(smtp::Client::new()), target, task, &peer).await,
+    }
+}
+
+/// The target, or another address of it where the settings ask an HTTP server.
+async fn route(
+    client: &Client,
+    case: &Case,
+    account: &Account,
+    target: &Target,
+) -> Result<Target, String> {
+    let settings = &case.current.settings;
+    let asks = !settings.routes.accounts.contains_key(account);
+    let Some(look_up) = case.current.look_up.as_ref().filter(|_| asks) else { return Ok(target.clone()) };
+    let question = Question {
+        account: account.as_str(),
+        protocol: client.protocol,
+        attempt: 1,
+        client: client.address.ip(),
+        client_host: None,
+        tls: client.tls,
+    };
+    let address = look_up.backend(&question, None).await.map_err(|error| error.to_string())?;
+    Ok(Target { address, ..target.clone() })
+}
+
+/// Writes the device down; durable when it returns, if anything new was learnt.
+async fn remember(
+    gateway: &Arc<Gateway>,
+    client: &Client,
+    case: &Case,
+    account: &Account,
+    why: Admitted,
+) -> Result<Option<String>, Asked> {
+    let store = Arc::clone(&gateway.store);
+    let success = store::Success {
+        account: account.as_str().into(),
+        marks: case.marks.clone(),
+        traits: case.traits.clone(),
+        sighting: case.sighting(client),
+        admitted: why,
+        if_locked: case.decision.if_locked,
+    };
+    // A known device's sighting is noted in memory; only something new waits for the disk, on a thread of its own.
+    let recorded = match store.sighted(&success) {
+        Some(recorded) => Ok(recorded),
+        None => match tokio::task::spawn_blocking(move || store.record_success(success)).await {
+            Ok(recorded) => recorded,
+            Err(error) => Err(store::StoreError::Internal(error.to_string())),
+        },
+    };
+    match recorded {
+        Ok(recorded) => {
+            if recorded.new {
+                let subject = client.subject().with_account(account.as_str()).with_device(Some(&recorded.alias.0));
+                gateway.record(Kind::DeviceNew, subject);
+                if let Admitted::Provisional { days } = why {
+                    refused::tell(gateway, client, case, Some(&recorded.alias), What::NewDevice { days: Some(days) });
+                }
+            }
+            Ok(recorded.alias.map(|alias| alias.0))
+        }
+        Err(error) => {
+            gateway.store_trouble(&error.to_string());
+            match why {
+                // Nothing was promised: the approval is on disk, or nobody asked for one.
+                Admitted::Approved | Admitted::Observed => Ok(case.device.as_ref().map(|device| device.alias.0.clone())),
+                // Letting it in would tell the owner of an approval that a power cut takes back.
+                Admitted::Learning | Admitted::Provisional { .. } => Err(Asked::Away),
+            }
+        }
+    }
+}
+
+/// Lists the session, and looks once more: a device revoked while the backend was asked must not slip in.
+fn seat(
+    gateway: &Arc<Gateway>,
+    client: &Client,
+    account: &Account,
+    device: Option<String>,
+    case: &Case,
+    why: Admitted,
+    target: &Target,
+    done: LoggedIn,
+) -> Asked {
+    let LoggedIn { stream, untagged, text, rest } = done;
+    let limit = usize::try_from(case.current.settings.limits.sessions_per_account).unwrap_or(usize::MAX);
+    let session = Session {
+        connection: client.id.clone(),
+        account: account.as_str().into(),
+        device: device.as_deref().map(Into::into),
+        protocol: client.protocol,
+        client: client.address,
+        backend: Arc::clone(&target.name),
+        since: crate::event::now(),
+    };
+    let Some((listed, kill)) = gateway.sessions.add(session, limit) else {
+        info!(account = account.as_str(), "as many live sessions as [limits] sessions-per-account allows");
+        return Asked::Away;
+    };
+    let again = gateway.store.look_up(account.as_str(), &case.marks);
+    if matches!(again.device.map(|device| device.standing), Some(policy::Standing::Revoked)) {
+        return Asked::Refused(Reason::Revoked);
+    }
+    let subject = client.subject().with_account(account.as_str()).with_device(device.as_deref());
+    gateway.record(Kind::LoginAdmitted { why: why.into() }, subject.with_country(case.country.as_deref()));
+    gateway.metrics.login_admitted(client.protocol);
+    info!(account = account.as_str(), device = device.as_deref(), why = ?why, "logged in");
+    let seat = Seat {
+        connection: client.id.clone(),
+        account: account.clone(),
+        device,
+        protocol: client.protocol,
+        address: client.address,
+    };
+    let live =
+        Live { client: None, backend: stream, up: Vec::new(), down: rest, untagged, text, seat, listed, kill, permit: None };
+    Asked::In(Box::new(live))
+}

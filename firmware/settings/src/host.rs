@@ -1,0 +1,27 @@
+//! `[box]`: the box itself.
+
+use std::path::PathBuf;
+
+use mail::Domain;
+
+use crate::reader::Table;
+
+/// `[box]`.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The box's own name, said in greetings and to backends.
+    pub hostname: Domain,
+    /// Folder of database, keys and journal. Only the gateway may read it.
+    pub data: PathBuf,
+    /// Domain of logins that name none; `None`: they stay without one.
+    pub default_domain: Option<Domain>,
+}
+
+impl Host {
+    pub(crate) fn read(table: &mut Table<'_>) -> Option<Self> {
+        let hostname = table.required("hostname", "add hostname = \"mail.example.net\" to [box]");
+        let data = table.required("data", "add data = \"/var/lib/postern\" to [box]");
+        let default_domain = table.optional("default-domain");
+        Some(Self { hostname: hostname?, data: data?, default_domain })
+    }
+}
