@@ -24,7 +24,7 @@ use crate::gateway::{Current, Gateway};
 use crate::listen::Permit;
 use crate::refused;
 use crate::relay::Kill;
-use crate::sessions::{Listed, Session};
+use crate::sessions::{Listed, Octets, Session};
 use crate::stream::Stream;
 use crate::upstream::Upstream;
 
@@ -106,6 +106,8 @@ pub struct Live {
     pub text: Vec<u8>,
     /// Who.
     pub seat: Seat,
+    /// Octets moved, for the list.
+    pub moved: Arc<Octets>,
     /// Takes the session off the list when dropped.
     pub listed: Listed,
     /// Says when it is to end.
@@ -476,6 +478,7 @@ fn seat(
 ) -> Asked {
     let LoggedIn { stream, untagged, text, rest } = done;
     let limit = usize::try_from(case.current.settings.limits.sessions_per_account).unwrap_or(usize::MAX);
+    let moved = Arc::<Octets>::default();
     let session = Session {
         connection: client.id.clone(),
         account: account.as_str().into(),
@@ -484,6 +487,7 @@ fn seat(
         client: client.address,
         backend: Arc::clone(&target.name),
         since: now(),
+        moved: Arc::clone(&moved),
     };
     let Some((listed, kill)) = gateway.sessions.add(session, limit) else {
         info!(account = account.as_str(), "as many live sessions as [limits] sessions-per-account allows");
@@ -504,7 +508,18 @@ fn seat(
         protocol: client.protocol,
         address: client.address,
     };
-    let live =
-        Live { client: None, backend: stream, up: Vec::new(), down: rest, untagged, text, seat, listed, kill, permit: None };
+    let live = Live {
+        client: None,
+        backend: stream,
+        up: Vec::new(),
+        down: rest,
+        untagged,
+        text,
+        seat,
+        moved,
+        listed,
+        kill,
+        permit: None,
+    };
     Asked::In(Box::new(live))
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use mail::session::Protocol;
 use policy::Traits;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::event::{Event, Kind, Reason, Recorder, Subject, Text, UnixSeconds, now};
 use crate::ptr::Pointers;
@@ -63,6 +64,8 @@ pub struct Incident {
 pub enum What {
     /// A login was refused or held.
     Refused(Reason),
+    /// The same, and the probe off the wire found that the password was wrong: somebody guesses.
+    Guessed(Reason),
     /// A device that had never logged in before did so, and may go on for this many days (`None`: for good).
     NewDevice {
         /// Days of approval.
@@ -78,7 +81,7 @@ impl What {
     /// Incidents of one class are told together; of another class they are news.
     pub(crate) const fn class(self) -> Class {
         match self {
-            Self::Refused(_) => Class::Refused,
+            Self::Refused(_) | Self::Guessed(_) => Class::Refused,
             Self::NewDevice { .. } => Class::NewDevice,
             Self::PasswordKnown => Class::PasswordKnown,
             Self::SendingStopped => Class::SendingStopped,
@@ -107,7 +110,7 @@ pub struct AlertSettings {
 /// Incidents that wait for the ledger; more are counted by the journal only.
 const BACKLOG: usize = 1_024;
 /// Letters being written at once: each may wait two seconds for a pointer.
-const WRITING: u32 = 8;
+const WRITING: usize = 8;
 
 /// Takes incidents. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -130,7 +133,8 @@ impl Alerts {
             pointers,
             outbox,
             recorder,
-            permits: Arc::new(Semaphore::new(WRITING as usize)),
+            permits: Arc::new(Semaphore::new(WRITING)),
+            writing: JoinSet::new(),
         };
         tokio::spawn(run(Ledger::new(settings.limits), inbox, writer));
         Self { orders }
@@ -152,7 +156,7 @@ impl Alerts {
     }
 }
 
-async fn run(mut ledger: Ledger, mut inbox: mpsc::Receiver<Order>, writer: Writer) {
+async fn run(mut ledger: Ledger, mut inbox: mpsc::Receiver<Order>, mut writer: Writer) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -166,8 +170,8 @@ async fn run(mut ledger: Ledger, mut inbox: mpsc::Receiver<Order>, writer: Write
                     }
                 },
                 Some(Order::Stop(done)) => {
-                    // Letters under way hold the permits: wait for them, not for pointers of new ones.
-                    let _all = writer.permits.acquire_many(WRITING).await;
+                    // Letters under way are waited for; pointers of new ones are not.
+                    while writer.writing.join_next().await.is_some() {}
                     for digest in ledger.close() {
                         let mail = writer.letters.digest(&digest, &[], now());
                         writer.outbox.send(mail, &digest.account);
@@ -182,6 +186,7 @@ async fn run(mut ledger: Ledger, mut inbox: mpsc::Receiver<Order>, writer: Write
                 for digest in ledger.due(now()) {
                     writer.sum_up(digest);
                 }
+                while writer.writing.try_join_next().is_some() {}
             }
         }
     }
@@ -193,14 +198,15 @@ struct Writer {
     outbox: Outbox,
     recorder: Recorder,
     permits: Arc<Semaphore>,
+    writing: JoinSet<()>,
 }
 
 impl Writer {
-    fn tell(&self, incident: Incident) {
+    fn tell(&mut self, incident: Incident) {
         let (letters, pointers, outbox) =
             (Arc::clone(&self.letters), self.pointers.clone(), self.outbox.clone());
         let permits = Arc::clone(&self.permits);
-        tokio::spawn(async move {
+        self.writing.spawn(async move {
             let _permit = permits.acquire().await;
             let pointer = pointers.name(incident.address).await;
             let mail = letters.first(&incident, pointer.as_deref(), now());
@@ -208,11 +214,11 @@ impl Writer {
         });
     }
 
-    fn sum_up(&self, digest: Digest) {
+    fn sum_up(&mut self, digest: Digest) {
         let (letters, pointers, outbox) =
             (Arc::clone(&self.letters), self.pointers.clone(), self.outbox.clone());
         let permits = Arc::clone(&self.permits);
-        tokio::spawn(async move {
+        self.writing.spawn(async move {
             let _permit = permits.acquire().await;
             let mut names = Vec::with_capacity(digest.devices.len());
             for device in &digest.devices {
@@ -274,7 +280,7 @@ mod tests {
             [
                 "Subject: A login to your mailbox was refused",
                 "Subject: Summary: 499 refused logins to your mailbox",
-                "Subject: Summary: 1 refused logins to your mailbox",
+                "Subject: Summary: 1 refused login to your mailbox",
             ]
         );
     }

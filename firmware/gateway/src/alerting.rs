@@ -96,17 +96,18 @@ pub fn start(settings: &Settings, names: &Names, events: &Recorder, data: &Path)
         digest_longest: alerts.digest_interval.as_secs().max(Limits::default().digest_longest),
         ..Limits::default()
     };
+    let pointers = Pointers::new(names.clone(), settings.dns.timeout);
     let settings = AlertSettings { limits, letter };
-    Ok(Some(Alerts::start(settings, Pointers::new(names.clone()), outbox, events.clone())))
+    Ok(Some(Alerts::start(settings, pointers, outbox, events.clone())))
 }
 
 fn relay(settings: &Settings, via: &Via) -> Result<RelaySettings> {
-    let (address, tls, ca): (&Endpoint, BackendTls, _) = match via {
-        Via::Server { address, tls, ca } => (address, *tls, ca.as_ref()),
+    let (address, tls, ca, name): (&Endpoint, BackendTls, _, _) = match via {
+        Via::Server { address, tls, ca } => (address, *tls, ca.as_ref(), None),
         Via::Backend(name) => {
             let service = settings.backends.get(name).and_then(|backend| backend.service(Protocol::Submission));
             let service = service.with_context(|| format!("[alerts] via: backend {name:?} has no submission server"))?;
-            (&service.address, service.tls, service.ca.as_ref())
+            (&service.address, service.tls, service.ca.as_ref(), service.name.as_ref())
         }
     };
     let roots = match ca {
@@ -119,5 +120,6 @@ fn relay(settings: &Settings, via: &Via) -> Result<RelaySettings> {
         BackendTls::Implicit => Security::Implicit,
     };
     let target = Target { host: address.host.clone(), port: address.port };
-    Ok(RelaySettings { target, security, roots, login: None, hostname: settings.host.hostname.as_str().into() })
+    let name = name.map(|name| name.as_str().to_owned());
+    Ok(RelaySettings { target, name, security, roots, login: None, hostname: settings.host.hostname.as_str().into() })
 }

@@ -75,12 +75,15 @@ pub enum RouteError {
     Unaskable,
 }
 
+/// Answers by account and protocol, with the time they are believed until.
+type Known = HashMap<(String, Protocol), (SocketAddr, Instant)>;
+
 /// Asks, and remembers for a little while. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Routes {
     endpoint: Endpoint,
     settings: Arc<RouteSettings>,
-    cache: Arc<Mutex<HashMap<(String, Protocol), (SocketAddr, Instant)>>>,
+    cache: Arc<Mutex<Known>>,
     permits: Arc<Semaphore>,
 }
 

@@ -255,7 +255,7 @@ struct Marks {
 }
 
 impl Marks {
-    /// JA4 (FoxIO's TLS client fingerprint, BSD-3-Clause) over the extensions that `keep` keeps.
+    /// JA4 (the TLS client fingerprint of `FoxIO`, BSD-3-Clause) over the extensions that `keep` keeps.
     fn ja4(&self, keep: impl Fn(&u16) -> bool) -> String {
         let real =
             |values: &[u16]| values.iter().copied().filter(|value| !grease(*value)).collect::<Vec<_>>();

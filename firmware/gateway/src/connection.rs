@@ -81,24 +81,25 @@ async fn run(gateway: Arc<Gateway>, stream: Stream, listener: Listener, client: 
 }
 
 async fn after_login(gateway: &Gateway, live: Box<Live>) {
-    let Live { client, mut backend, up, seat, mut kill, permit: _permit, listed: _listed, .. } = *live;
+    let Live { client, mut backend, up, seat, mut kill, moved, permit: _permit, listed: _listed, .. } = *live;
     let Some(mut client) = client else { return };
     let protocol = seat.protocol;
     let idle = gateway.current().settings.limits.idle(protocol);
     client.relaying();
     backend.relaying();
-    let (ended, moved) = if protocol == Protocol::Submission {
-        submission::run(gateway, &seat, &mut client, &mut backend, up, &mut kill, idle).await
+    let ended = if protocol == Protocol::Submission {
+        submission::run(gateway, &seat, &mut client, &mut backend, up, &mut kill, idle, &moved).await
     } else {
         match backend.send(&up).await {
             Ok(()) => {
                 drop(up);
-                relay(&mut client, &mut backend, &mut kill, idle).await
+                relay(&mut client, &mut backend, &mut kill, idle, &moved).await
             }
-            Err(error) => (Ended::Backend(error), Default::default()),
+            Err(error) => Ended::Backend(error),
         }
     };
-    gateway.metrics.relayed(protocol, moved.up, moved.down);
+    let (up, down) = (moved.up(), moved.down());
+    gateway.metrics.relayed(protocol, up, down);
     let farewell = match (&ended, protocol) {
         (Ended::Killed { why, at_line: true }, Protocol::Imap) => Some(match why {
             Kill::Revoked => &b"* BYE Session ended.\r\n"[..],
@@ -115,7 +116,6 @@ async fn after_login(gateway: &Gateway, live: Box<Live>) {
     }
     client.close_write();
     let _ = timeout(FAREWELL, client.flush()).await;
-    let (up, down) = (moved.up, moved.down);
     match ended {
         Ended::Done => debug!(up, down, "session over"),
         Ended::Idle => info!(up, down, "session over: idle"),

@@ -547,7 +547,7 @@ fn event_row(event: &Event) -> EventRow {
         address: event.subject.address,
         country: text(&event.subject.country),
         session: text(&event.subject.connection),
-        text: event.kind.to_string(),
+        text: crate::event_text::sentence(&event.kind),
     }
 }
 

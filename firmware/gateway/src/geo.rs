@@ -1,4 +1,4 @@
-//! The country of an address, from an offline file in MaxMind's format.
+//! The country of an address, from an offline file in the `MaxMind DB` format.
 //!
 //! A guess about a network, right for a country most of the time and for a city hardly ever: so only the country, and
 //! unknown is an ordinary answer. The file is read whole into memory (about 8 MB) and replaced at a reload.
@@ -20,10 +20,12 @@ pub struct GeoError {
     source: MaxMindDbError,
 }
 
+type Table = Arc<Reader<Vec<u8>>>;
+
 /// The country table, if there is one. Cheap to clone; a reload is seen by every clone.
 #[derive(Clone, Debug, Default)]
 pub struct Countries {
-    table: Arc<RwLock<Option<Arc<Reader<Vec<u8>>>>>>,
+    table: Arc<RwLock<Option<Table>>>,
 }
 
 impl Countries {
@@ -66,7 +68,7 @@ impl Countries {
 mod tests {
     use super::*;
 
-    /// A text of up to 28 octets in MaxMind DB 2.0 data format.
+    /// A text of up to 28 octets in `MaxMind DB` 2.0 data format.
     fn text(out: &mut Vec<u8>, text: &str) {
         out.push(0b010_00000 | u8::try_from(text.len()).unwrap());
         out.extend_from_slice(text.as_bytes());
@@ -82,7 +84,7 @@ mod tests {
         out.extend_from_slice(octets);
     }
 
-    /// A whole IPv4 table (MaxMind DB 2.0): 203.0.113.0/24 is `flat`, 198.51.100.0/24 is `nested`, the rest unknown.
+    /// A whole IPv4 table (`MaxMind DB` 2.0): 203.0.113.0/24 is `flat`, 198.51.100.0/24 is `nested`, the rest unknown.
     fn table(flat: &str, nested: &str) -> Vec<u8> {
         let mut data = Vec::new();
         map(&mut data, 1);

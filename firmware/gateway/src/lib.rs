@@ -6,6 +6,7 @@ pub mod auth_http;
 pub mod client_hello;
 pub mod dial;
 pub mod event;
+pub mod event_text;
 pub mod geo;
 pub mod http_client;
 pub mod log;

@@ -264,7 +264,7 @@ impl Metrics {
         self.messages.get()
     }
 
-    /// OpenMetrics text.
+    /// `OpenMetrics` text.
     pub fn text(&self) -> String {
         let mut text = String::new();
         // Writing into a String does not fail.

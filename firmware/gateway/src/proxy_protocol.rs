@@ -1,4 +1,4 @@
-//! The PROXY protocol, versions 1 and 2 (HAProxy's `proxy-protocol.txt`): read from listed load balancers, written to
+//! The PROXY protocol, versions 1 and 2 (`proxy-protocol.txt` of its authors): read from listed load balancers, written to
 //! backends that want it (clientid.md §5.6). Octets in, values out; no socket.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -396,10 +396,8 @@ mod tests {
     }
 
     fn any_ends() -> impl Strategy<Value = Ends> {
-        let address = prop_oneof![
-            any::<[u8; 4]>().prop_map(IpAddr::from),
-            any::<[u8; 16]>().prop_map(|octets| IpAddr::from(octets)),
-        ];
+        let address =
+            prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from),];
         (address.clone(), any::<u16>(), address, any::<u16>()).prop_map(|(from, a, to, b)| Ends {
             source: SocketAddr::new(from, a),
             destination: SocketAddr::new(to, b),

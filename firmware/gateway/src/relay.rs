@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::sessions::Octets;
 use crate::stream::{Read, Stream};
 
 /// How often one side may be read before the other gets its turn.
@@ -42,19 +43,11 @@ pub enum Ended {
     Backend(io::Error),
 }
 
-/// Octets moved.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Moved {
-    /// From the client to the backend.
-    pub up: u64,
-    /// From the backend to the client.
-    pub down: u64,
-}
-
-struct Direction {
+struct Direction<'o> {
     open: bool,
-    octets: u64,
     last: u8,
+    moved: &'o Octets,
+    count: fn(&Octets, usize),
 }
 
 /// Which side failed.
@@ -69,12 +62,13 @@ pub async fn relay(
     backend: &mut Stream,
     kill: &mut oneshot::Receiver<Kill>,
     idle: Duration,
-) -> (Ended, Moved) {
-    let mut up = Direction { open: true, octets: 0, last: b'\n' };
-    let mut down = Direction { open: true, octets: 0, last: b'\n' };
+    moved: &Octets,
+) -> Ended {
+    let mut up = Direction { open: true, last: b'\n', moved, count: Octets::add_up };
+    let mut down = Direction { open: true, last: b'\n', moved, count: Octets::add_down };
     let mut timer = Box::pin(tokio::time::sleep(idle));
     let mut seen = 0;
-    let ended = loop {
+    loop {
         let why = tokio::select! {
             biased;
             why = &mut *kill => Some(why.unwrap_or(Kill::Drain)),
@@ -84,21 +78,20 @@ pub async fn relay(
         match why {
             Some(why) => break Ended::Killed { why, at_line: down.last == b'\n' && !client.has_unsent() },
             // Checked once a period instead of rearmed at every octet.
-            None if up.octets + down.octets == seen => break Ended::Idle,
+            None if moved.up() + moved.down() == seen => break Ended::Idle,
             None => {
-                seen = up.octets + down.octets;
+                seen = moved.up() + moved.down();
                 timer.as_mut().reset(tokio::time::Instant::now() + idle);
             }
         }
-    };
-    (ended, Moved { up: up.octets, down: down.octets })
+    }
 }
 
 fn poll(
     client: &mut Stream,
     backend: &mut Stream,
-    up: &mut Direction,
-    down: &mut Direction,
+    up: &mut Direction<'_>,
+    down: &mut Direction<'_>,
     cx: &mut Context<'_>,
 ) -> Poll<Ended> {
     for _ in 0..TURNS {
@@ -128,7 +121,7 @@ fn poll(
 fn advance(
     from: &mut Stream,
     to: &mut Stream,
-    direction: &mut Direction,
+    direction: &mut Direction<'_>,
     cx: &mut Context<'_>,
 ) -> Result<bool, Failed> {
     match to.poll_flush(cx) {
@@ -141,7 +134,7 @@ fn advance(
     }
     let mut failed = None;
     let read = from.poll_read(cx, &mut |bytes| {
-        direction.octets += bytes.len() as u64;
+        (direction.count)(direction.moved, bytes.len());
         direction.last = bytes.last().copied().unwrap_or(direction.last);
         if let Err(error) = to.try_send(bytes) {
             failed = Some(error);
@@ -181,7 +174,9 @@ mod tests {
         let (_kill, mut killed) = oneshot::channel();
         let relay = tokio::spawn(async move {
             let (mut ours, mut theirs) = (Stream::clear(ours), Stream::clear(theirs));
-            relay(&mut ours, &mut theirs, &mut killed, Duration::from_secs(20)).await
+            let moved = Octets::default();
+            let ended = relay(&mut ours, &mut theirs, &mut killed, Duration::from_secs(20), &moved).await;
+            (ended, moved)
         });
         // Both ends write 8 MB before either reads: each needs the other direction to move meanwhile.
         let body = vec![7u8; 8 << 20];
@@ -201,7 +196,7 @@ mod tests {
         assert_eq!((a, b), (8 << 20, 8 << 20));
         let (ended, moved) = relay.await.unwrap();
         assert!(matches!(ended, Ended::Done), "{ended:?}");
-        assert_eq!((moved.up, moved.down), (8 << 20, 8 << 20));
+        assert_eq!((moved.up(), moved.down()), (8 << 20, 8 << 20));
     }
 
     #[tokio::test]
@@ -211,7 +206,7 @@ mod tests {
         let (_kill, mut killed) = oneshot::channel();
         tokio::spawn(async move {
             let (mut ours, mut theirs) = (Stream::clear(ours), Stream::clear(theirs));
-            relay(&mut ours, &mut theirs, &mut killed, Duration::from_secs(20)).await
+            relay(&mut ours, &mut theirs, &mut killed, Duration::from_secs(20), &Octets::default()).await
         });
         client.write_all(b"QUIT\r\n").await.unwrap();
         client.shutdown().await.unwrap();
@@ -232,7 +227,7 @@ mod tests {
         let (kill, mut killed) = oneshot::channel();
         kill.send(Kill::Revoked).unwrap();
         let (mut ours, mut theirs) = (Stream::clear(ours), Stream::clear(theirs));
-        let (ended, _) = relay(&mut ours, &mut theirs, &mut killed, Duration::from_secs(20)).await;
+        let ended = relay(&mut ours, &mut theirs, &mut killed, Duration::from_secs(20), &Octets::default()).await;
         assert!(matches!(ended, Ended::Killed { why: Kill::Revoked, at_line: true }), "{ended:?}");
     }
 }

@@ -27,6 +27,37 @@ pub struct Session {
     pub backend: Arc<str>,
     /// Unix seconds of its login.
     pub since: u64,
+    /// Octets moved so far.
+    pub moved: Arc<Octets>,
+}
+
+/// Octets that a live session has moved; counted by its relay, read by the operator.
+#[derive(Debug, Default)]
+pub struct Octets {
+    up: AtomicU64,
+    down: AtomicU64,
+}
+
+impl Octets {
+    /// From the client.
+    pub fn up(&self) -> u64 {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// To the client.
+    pub fn down(&self) -> u64 {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    /// Counts octets from the client.
+    pub fn add_up(&self, octets: usize) {
+        self.up.fetch_add(octets as u64, Ordering::Relaxed);
+    }
+
+    /// Counts octets to the client.
+    pub fn add_down(&self, octets: usize) {
+        self.down.fetch_add(octets as u64, Ordering::Relaxed);
+    }
 }
 
 /// All live sessions.
@@ -130,6 +161,7 @@ mod tests {
             client: "127.0.0.1:1".parse().unwrap(),
             backend: "main".into(),
             since: 0,
+            moved: Arc::default(),
         };
         let (_one, mut first) = sessions.add(session("aaaaaa"), 2).unwrap();
         let (two, mut second) = sessions.add(session("bbbbbb"), 2).unwrap();

@@ -224,7 +224,7 @@ impl Stream {
 
     /// Runs the TLS engine over what is kept plus the `fresh` octets just read, hands plaintext to `sink`, sends what
     /// the engine wants sent, and keeps an incomplete tail.
-    fn engine(&mut self, fresh: usize, sink: &mut dyn FnMut(&[u8])) -> io::Result<Engine> {
+    fn engine(&mut self, fresh: usize, sink: &mut (dyn FnMut(&[u8]) + Send)) -> io::Result<Engine> {
         let Some(tls) = self.tls.as_deref_mut() else { return Ok(Engine::Ready) };
         SCRATCH.with_borrow_mut(|scratch| {
             let kept = tls.partial.len();
@@ -261,7 +261,7 @@ impl Stream {
     pub fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
-        sink: &mut dyn FnMut(&[u8]),
+        sink: &mut (dyn FnMut(&[u8]) + Send),
     ) -> Poll<io::Result<Read>> {
         loop {
             if self.ended {
@@ -294,7 +294,7 @@ impl Stream {
     ///
     /// # Errors
     /// As [`Self::poll_read`].
-    pub async fn read(&mut self, sink: &mut dyn FnMut(&[u8])) -> io::Result<Read> {
+    pub async fn read(&mut self, sink: &mut (dyn FnMut(&[u8]) + Send)) -> io::Result<Read> {
         poll_fn(|cx| {
             if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
                 return Poll::Ready(Err(error));
@@ -430,7 +430,7 @@ impl Connection {
         &mut self,
         input: &mut [u8],
         output: &mut Vec<u8>,
-        sink: &mut dyn FnMut(&[u8]),
+        sink: &mut (dyn FnMut(&[u8]) + Send),
     ) -> (usize, io::Result<Engine>) {
         let (used, result) = match self {
             Self::Server(c) => process(c, input, output, sink, |c, i| c.process_tls_records(i)),
@@ -462,7 +462,7 @@ fn process<C, D>(
     connection: &mut C,
     input: &mut [u8],
     output: &mut Vec<u8>,
-    sink: &mut dyn FnMut(&[u8]),
+    sink: &mut (dyn FnMut(&[u8]) + Send),
     mut step: impl for<'c, 'i> FnMut(&'c mut C, &'i mut [u8]) -> UnbufferedStatus<'c, 'i, D>,
 ) -> (usize, io::Result<Engine>) {
     let mut used = 0;

@@ -14,7 +14,8 @@ use tracing::{debug, info, warn};
 use crate::admit::Seat;
 use crate::event::{Kind, Subject};
 use crate::gateway::Gateway;
-use crate::relay::{Ended, Kill, Moved};
+use crate::relay::{Ended, Kill};
+use crate::sessions::Octets;
 use crate::stream::{Read, Stream};
 
 /// A revoked device's message under way may take this long to end; then it is cut, and was never accepted.
@@ -33,7 +34,7 @@ struct Session<'g> {
     to_client: Vec<u8>,
     /// Commands gathered for one write.
     to_backend: Vec<u8>,
-    moved: Moved,
+    moved: &'g Octets,
 }
 
 /// What the sockets brought.
@@ -51,13 +52,13 @@ pub async fn run(
     up: Vec<u8>,
     kill: &mut oneshot::Receiver<Kill>,
     idle: Duration,
-) -> (Ended, Moved) {
+    moved: &Octets,
+) -> Ended {
     let offer = gateway.upstreams().smtp_offer();
     let machine = Box::new(Relay::new(Limits { size: gateway.current().settings.submission.size_limit, ..Limits::default() }));
     let (down, to_client, to_backend) = (Vec::new(), Vec::new(), Vec::new());
-    let mut session = Session { gateway, seat, machine, up, down, to_client, to_backend, moved: Moved::default() };
-    let ended = session.serve(&offer, client, backend, kill, idle).await;
-    (ended, session.moved)
+    let mut session = Session { gateway, seat, machine, up, down, to_client, to_backend, moved };
+    session.serve(&offer, client, backend, kill, idle).await
 }
 
 impl Session<'_> {
@@ -73,7 +74,7 @@ impl Session<'_> {
         let mut killed = None;
         let timer = tokio::time::sleep(idle);
         tokio::pin!(timer);
-        let mut seen = self.moved;
+        let mut seen = self.moved.up() + self.moved.down();
         loop {
             match self.work(offer, client, backend) {
                 Ok(None) => {}
@@ -102,13 +103,13 @@ impl Session<'_> {
                     if let Some(why @ Kill::Revoked) = killed {
                         return Ended::Killed { why, at_line: false };
                     }
-                    if self.moved == seen {
+                    if self.moved.up() + self.moved.down() == seen {
                         if !self.machine.in_body() {
                             let _ = client.try_send(b"421 4.4.2 Idle for too long\r\n");
                         }
                         return Ended::Idle;
                     }
-                    seen = self.moved;
+                    seen = self.moved.up() + self.moved.down();
                     timer.as_mut().reset(Instant::now() + idle);
                     continue;
                 }
@@ -161,7 +162,9 @@ impl Session<'_> {
                     RelayAction::ToBackend(bytes) => self.to_backend.extend_from_slice(bytes),
                     RelayAction::Sender(path) => {
                         let settings = &self.gateway.current().settings;
-                        let allowed = settings.may_send(&self.seat.account, path.mailbox().as_bytes());
+                        // As it goes on the wire, without its angle brackets; the null path is empty.
+                        let mailbox = path.mailbox().map(ToString::to_string).unwrap_or_default();
+                        let allowed = settings.may_send(&self.seat.account, mailbox.as_bytes());
                         if !allowed {
                             info!(account = self.seat.account.as_str(), "MAIL FROM refused: not an address of the account");
                         }
@@ -202,7 +205,7 @@ impl Session<'_> {
 
     fn flush_client(&mut self, client: &mut Stream) -> Result<(), Side> {
         if !self.to_client.is_empty() {
-            self.moved.down += self.to_client.len() as u64;
+            self.moved.add_down(self.to_client.len());
             let sent = client.try_send(&self.to_client);
             self.to_client.clear();
             sent.map_err(Side::Client)?;
@@ -246,7 +249,7 @@ impl Session<'_> {
             let Self { machine, up, moved, .. } = self;
             let mut failed = None;
             let read = client.poll_read(cx, &mut |bytes| {
-                moved.up += bytes.len() as u64;
+                moved.add_up(bytes.len());
                 // A message goes from the decrypted record to the backend without a stop in between.
                 let mut rest = bytes;
                 if up.is_empty() && failed.is_none() && machine.in_body() && backend_open {

@@ -36,7 +36,7 @@ impl Protocol {
 }
 
 /// Whether octets are protected on the wire.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Transport {
     /// In clear: no login, no CLIENTID; STARTTLS is offered.
     Clear,

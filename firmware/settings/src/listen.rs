@@ -27,7 +27,7 @@ pub struct Listen {
 }
 
 /// One address to listen on.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Listener {
     /// What is spoken there.
     pub protocol: Protocol,

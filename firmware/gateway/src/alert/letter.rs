@@ -73,7 +73,7 @@ impl Letter {
             link: self.link(incident),
             advice: self.advice(incident),
         };
-        if matches!(incident.what, What::Refused(_)) {
+        if matches!(incident.what, What::Refused(_) | What::Guessed(_)) {
             content.advice.push(
                 "If it goes on, you will not get a mail for each attempt, but a summary after an hour."
                     .into(),
@@ -86,11 +86,16 @@ impl Letter {
     pub fn digest(&self, digest: &Digest, pointers: &[Option<String>], now: UnixSeconds) -> Mail {
         let since = time(digest.since);
         let known = digest.devices.iter().any(|device| device.last.what == What::PasswordKnown);
-        let refused = digest.devices.iter().all(|device| matches!(device.last.what, What::Refused(_)));
-        let thing = if refused { "refused logins to" } else { "events in" };
+        let refused = digest
+            .devices
+            .iter()
+            .all(|device| matches!(device.last.what, What::Refused(_) | What::Guessed(_)));
+        let (one, many, at) =
+            if refused { ("refused login", "refused logins", "to") } else { ("event", "events", "in") };
+        let number = plural(usize::try_from(digest.count).unwrap_or(usize::MAX), one, many);
         let mut content = Content {
-            subject: format!("Summary: {} {thing} your mailbox", digest.count),
-            opening: vec![format!("There were {} {thing} your mailbox since {since}.", digest.count)],
+            subject: format!("Summary: {number} {at} your mailbox"),
+            opening: vec![format!("Since {since}: {number} {at} your mailbox.")],
             ..Content::default()
         };
         if known {
@@ -153,13 +158,14 @@ impl Letter {
     fn advice(&self, incident: &Incident) -> Vec<String> {
         let mut advice = Vec::new();
         match incident.what {
-            What::Refused(Reason::Credentials) => {
-                advice.push("If this was you, check the password that this device has stored.".into());
-                advice.push("If it was not you, nothing needs to be done: the password was wrong.".into());
-            }
-            What::Refused(_) => {
-                advice.push("If this was you, with a new device or on a journey: approve the device.".into());
-                advice.push("If it was not you, nothing needs to be done: the device stays outside.".into());
+            What::Refused(reason) | What::Guessed(reason) => {
+                advice.push(format!("If this was you{}.", if_own(reason)));
+                let stays = if reason == Reason::Credentials {
+                    "the password was wrong"
+                } else {
+                    "the device stays outside"
+                };
+                advice.push(format!("If it was not you, nothing needs to be done: {stays}."));
             }
             What::NewDevice { .. } => {
                 advice.push("If this was you, nothing needs to be done.".into());
@@ -179,8 +185,13 @@ impl Letter {
         if !self.settings.help.is_empty() {
             advice.push(format!("Questions? {}", self.settings.help));
         }
-        if let Some(alias) = &incident.alias {
-            let verb = if matches!(incident.what, What::NewDevice { .. }) { "revoke" } else { "approve" };
+        let verb = match incident.what {
+            What::NewDevice { .. } => Some("revoke"),
+            What::PasswordKnown => Some("approve"),
+            What::Refused(reason) | What::Guessed(reason) => approvable(reason).then_some("approve"),
+            What::SendingStopped => None,
+        };
+        if let (Some(alias), Some(verb)) = (&incident.alias, verb) {
             advice.push(format!("For the help desk: postern devices {verb} {} {alias}", incident.account));
         }
         advice
@@ -300,7 +311,7 @@ impl Letter {
 
 const fn subject(what: What) -> &'static str {
     match what {
-        What::Refused(_) => "A login to your mailbox was refused",
+        What::Refused(_) | What::Guessed(_) => "A login to your mailbox was refused",
         What::NewDevice { .. } => "A new device has logged in to your mailbox",
         What::PasswordKnown => "Somebody knows your mailbox password",
         What::SendingStopped => "Sending from your mailbox was stopped",
@@ -309,7 +320,7 @@ const fn subject(what: What) -> &'static str {
 
 const fn opening(what: What) -> &'static str {
     match what {
-        What::Refused(_) => "A login to your mailbox was refused.",
+        What::Refused(_) | What::Guessed(_) => "A login to your mailbox was refused.",
         What::NewDevice { .. } => "A device that was never seen before has logged in to your mailbox.",
         What::PasswordKnown => {
             "A login to your mailbox was refused because of its device, but it came with your right password."
@@ -318,10 +329,37 @@ const fn opening(what: What) -> &'static str {
     }
 }
 
+/// Whether the owner's approval is what a refused device lacks.
+const fn approvable(reason: Reason) -> bool {
+    matches!(reason, Reason::UnknownDevice | Reason::Unapproved | Reason::Expired | Reason::Revoked)
+}
+
+/// What an owner can do about the refusal of his own device, to follow "If this was you".
+const fn if_own(reason: Reason) -> &'static str {
+    match reason {
+        Reason::UnknownDevice | Reason::Unapproved | Reason::Expired => {
+            ", with a new device or on a journey: approve the device"
+        }
+        Reason::Revoked => ", and the device is yours again: approve it",
+        Reason::Protocol
+        | Reason::Network
+        | Reason::Country
+        | Reason::ClientIdRequired
+        | Reason::UntrustedType => ": the rules of your mailbox forbid it; ask for a change of the rules",
+        Reason::NoIdentity => {
+            ": this program does not tell which device it runs on; use another, or ask for help"
+        }
+        Reason::TooManyDevices => ": revoke a device that you no longer use, then approve this one",
+        Reason::Credentials => ", check the password that this device has stored",
+        Reason::Budget | Reason::Unavailable => ": wait for a while, then try again",
+        Reason::BadName => ", check the login name in the settings of your mail program",
+    }
+}
+
 /// Every fact of one incident.
 fn facts(incident: &Incident, pointer: Option<&str>) -> Facts {
     let result = match incident.what {
-        What::Refused(reason) => format!("Refused: {}", reason.text()),
+        What::Refused(reason) | What::Guessed(reason) => format!("Refused: {}", reason.text()),
         What::NewDevice { days: Some(days) } => {
             format!("Let in, for {} from now", plural(days as usize, "day", "days"))
         }
@@ -330,7 +368,7 @@ fn facts(incident: &Incident, pointer: Option<&str>) -> Facts {
         What::SendingStopped => "Refused for now, nothing is lost".into(),
     };
     let password = match incident.what {
-        What::Refused(Reason::Credentials) => Some("Wrong"),
+        What::Refused(Reason::Credentials) | What::Guessed(_) => Some("Wrong"),
         What::Refused(_) => Some("Not looked at"),
         What::PasswordKnown | What::NewDevice { .. } => Some("Right"),
         What::SendingStopped => None,
@@ -501,9 +539,14 @@ pub(crate) mod tests {
             "{known}"
         );
         assert!(known.contains("Subject: Somebody knows your mailbox password"));
+        let guessed = write(What::Guessed(Reason::Revoked));
+        assert!(guessed.contains("Password:  Wrong") && guessed.contains("you have revoked"), "{guessed}");
         let new = write(What::NewDevice { days: Some(14) });
         assert!(new.contains("Let in, for 14 days from now") && new.contains("devices revoke ann"), "{new}");
-        assert!(write(What::Refused(Reason::Credentials)).contains("the password was wrong"));
+        let wrong = write(What::Refused(Reason::Credentials));
+        assert!(wrong.contains("the password was wrong") && !wrong.contains("devices approve"), "{wrong}");
+        let abroad = write(What::Refused(Reason::Country));
+        assert!(abroad.contains("change of the rules") && !abroad.contains("devices approve"), "{abroad}");
         assert!(write(What::SendingStopped).contains("nothing is lost"));
     }
 
@@ -552,7 +595,7 @@ pub(crate) mod tests {
         let text = body(&mail);
         for field in [
             "Subject: Summary: 9999 events in your mailbox",
-            "since Mon, 23 Mar 2020 17:40:34",
+            "Since Mon, 23 Mar 2020 17:40:34 +0000 (UTC): 9999 events in your mailbox.",
             "9000, from at least 64 addresses",
             "1, from 1 address",
             "998 of other devices",

@@ -21,7 +21,7 @@ const ROOM: usize = 1_000;
 /// First pause after a failure; doubles each time.
 const PAUSE: Duration = Duration::from_secs(15);
 /// Longest pause.
-const LONGEST: Duration = Duration::from_secs(30 * 60);
+const LONGEST: Duration = Duration::from_mins(30);
 /// Seconds after which a mail is given up: an alert older than two days helps nobody.
 const GIVE_UP: u64 = 2 * 86_400;
 
@@ -83,8 +83,16 @@ impl Outbox {
         let queue = folder.as_deref().map(load).transpose()?.unwrap_or_default();
         let (orders, inbox) = mpsc::channel(ROOM);
         let waiting = Arc::new(AtomicUsize::new(queue.len()));
-        let courier =
-            Courier { folder, relay, recorder: recorder.clone(), queue, waiting: Arc::clone(&waiting) };
+        let courier = Courier {
+            folder,
+            relay,
+            recorder: recorder.clone(),
+            queue,
+            waiting: Arc::clone(&waiting),
+            closed_until: Instant::now(),
+            pause: PAUSE,
+            said: false,
+        };
         tokio::spawn(courier.run(inbox));
         Ok(Self { orders, recorder, waiting })
     }
@@ -116,27 +124,47 @@ impl Outbox {
     }
 }
 
+/// A mail in the queue.
+#[derive(Debug)]
+struct Entry {
+    waiting: Waiting,
+    /// Not tried before this.
+    after: Instant,
+    /// The next pause, if it is put off once more.
+    pause: Duration,
+}
+
+impl From<Waiting> for Entry {
+    fn from(waiting: Waiting) -> Self {
+        Self { waiting, after: Instant::now(), pause: PAUSE }
+    }
+}
+
 struct Courier {
     folder: Option<PathBuf>,
     relay: Relay,
     recorder: Recorder,
-    queue: VecDeque<Waiting>,
+    queue: VecDeque<Entry>,
     waiting: Arc<AtomicUsize>,
+    /// Trouble of the relay itself holds up everything.
+    closed_until: Instant,
+    pause: Duration,
+    said: bool,
 }
 
 impl Courier {
     async fn run(mut self, mut inbox: mpsc::Receiver<Order>) {
-        let (mut pause, mut next) = (PAUSE, Instant::now());
-        let mut said = false;
         // One try at a time, beside the inbox: a slow relay must not keep mail from being put on disk.
         let mut tries = JoinSet::new();
         loop {
+            let next =
+                self.queue.iter().map(|entry| entry.after).min().map(|first| first.max(self.closed_until));
             tokio::select! {
                 biased;
                 order = inbox.recv() => match order {
                     Some(Order::Keep(waiting)) => {
                         self.keep(&waiting);
-                        self.queue.push_back(*waiting);
+                        self.queue.push_back((*waiting).into());
                     }
                     Some(Order::Settle(done)) => {
                         // Nobody may be left to hear it.
@@ -146,27 +174,18 @@ impl Courier {
                 },
                 Some(ended) = tries.join_next() => {
                     // A task that panicked has lost its mail from memory; it is still on disk.
-                    let Ok((waiting, result)) = ended else { continue };
-                    match self.settle_one(waiting, result) {
-                        Ok(()) => (pause, said) = (PAUSE, false),
-                        Err(error) => {
-                            // Said once when trouble starts, not once a try.
-                            if !said {
-                                said = true;
-                                failed(&self.recorder, &Text::default(), &error.to_string(), true);
-                            }
-                            tracing::warn!(%error, waiting = self.queue.len(), "alert mail not sent");
-                            next = Instant::now() + pause;
-                            pause = (pause * 2).min(LONGEST);
-                        }
+                    if let Ok((entry, result)) = ended {
+                        self.conclude(entry, result);
                     }
                 }
-                () = sleep_until(next), if tries.is_empty() && !self.queue.is_empty() => {
-                    if let Some(waiting) = self.queue.pop_front() {
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if tries.is_empty() && next.is_some() => {
+                    let now = Instant::now();
+                    let first = self.queue.iter().position(|entry| entry.after <= now);
+                    if let Some(entry) = first.and_then(|first| self.queue.remove(first)) {
                         let relay = self.relay.clone();
                         tries.spawn(async move {
-                            let result = relay.send(&waiting.mail).await;
-                            (waiting, result)
+                            let result = relay.send(&entry.waiting.mail).await;
+                            (entry, result)
                         });
                     }
                 }
@@ -174,29 +193,37 @@ impl Courier {
         }
     }
 
-    /// What a try means for its mail. An error is one that the others would meet too.
-    fn settle_one(&mut self, waiting: Waiting, result: Result<(), RelayError>) -> Result<(), RelayError> {
+    /// What the end of a try means.
+    fn conclude(&mut self, mut entry: Entry, result: Result<(), RelayError>) {
+        let account = &entry.waiting.account;
         match result {
             Ok(()) => {
-                self.forget(&waiting);
-                let to = if waiting.account.as_str().is_empty() { "operator" } else { "owner" };
-                let subject = subject(&waiting.account);
-                self.recorder.record(Event::new(Kind::AlertSent { to: to.into() }, subject));
-                Ok(())
+                let to = if account.as_str().is_empty() { "operator" } else { "owner" };
+                self.recorder.record(Event::new(Kind::AlertSent { to: to.into() }, subject(account)));
+                (self.pause, self.said) = (PAUSE, false);
+                self.forget(&entry.waiting);
             }
-            Err(error) if error.is_permanent() || now().saturating_sub(waiting.since) > GIVE_UP => {
-                self.forget(&waiting);
-                failed(&self.recorder, &waiting.account, &error.to_string(), false);
-                Ok(())
+            Err(error) if error.is_permanent() || now().saturating_sub(entry.waiting.since) > GIVE_UP => {
+                failed(&self.recorder, account, &error.to_string(), false);
+                self.forget(&entry.waiting);
+            }
+            Err(error) if error.is_relay() => {
+                // Said once when the trouble starts, not once a try.
+                if !std::mem::replace(&mut self.said, true) {
+                    failed(&self.recorder, &Text::default(), &error.to_string(), true);
+                }
+                self.queue.push_front(entry);
+                self.closed_until = Instant::now() + self.pause;
+                tracing::warn!(%error, waiting = self.queue.len(), pause = ?self.pause, "alert mail cannot be sent");
+                self.pause = (self.pause * 2).min(LONGEST);
             }
             Err(error) => {
-                // A mail that alone is deferred goes behind the others; a relay in trouble keeps the order.
-                if error.is_relay() {
-                    self.queue.push_front(waiting);
-                } else {
-                    self.queue.push_back(waiting);
+                if entry.pause == PAUSE {
+                    failed(&self.recorder, account, &error.to_string(), true);
                 }
-                Err(error)
+                entry.after = Instant::now() + entry.pause;
+                entry.pause = (entry.pause * 2).min(LONGEST);
+                self.queue.push_back(entry);
             }
         }
     }
@@ -233,7 +260,7 @@ impl Courier {
 }
 
 /// What an earlier run left, oldest first, as much as there is room for.
-fn load(folder: &Path) -> io::Result<VecDeque<Waiting>> {
+fn load(folder: &Path) -> io::Result<VecDeque<Entry>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -249,7 +276,7 @@ fn load(folder: &Path) -> io::Result<VecDeque<Waiting>> {
         }
     }
     found.sort_by_key(|waiting| waiting.since);
-    Ok(found.into())
+    Ok(found.into_iter().map(Entry::from).collect())
 }
 
 fn subject(account: &Text) -> Subject {
@@ -330,5 +357,22 @@ mod tests {
         assert!(matches!(events.recv().await.unwrap().kind, Kind::AlertFailed { retry: false, .. }));
         assert_eq!(events.recv().await.unwrap().kind, Kind::AlertSent { to: "operator".into() });
         assert_eq!(outbox.waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_deferred_mail_waits_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let recorder = recorder(folder.path());
+        let mut events = recorder.listen();
+        let (settings, _hear) =
+            server(Script { rcpt: Some("450 4.7.1 greylisted"), ..Script::default() }).await;
+        let outbox = Outbox::start(None, relay(settings), recorder).unwrap();
+        outbox.send(mail(&["ann@isp.example"]), &"ann@isp.example".into());
+        outbox.send(mail(&["bob@isp.example"]), &"bob@isp.example".into());
+        assert!(matches!(events.recv().await.unwrap().kind, Kind::AlertFailed { retry: true, .. }));
+        let event =
+            tokio::time::timeout(Duration::from_secs(5), events.recv()).await.expect("no pause for others");
+        assert_eq!(event.unwrap().subject.account.unwrap().as_str(), "bob@isp.example");
+        assert_eq!(outbox.waiting(), 1);
     }
 }

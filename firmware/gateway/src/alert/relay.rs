@@ -18,7 +18,7 @@ use crate::names::Names;
 /// For connecting and for each reply. RFC 5321 §4.5.3.2 allows minutes; the server stands beside the box.
 const STEP: Duration = Duration::from_secs(30);
 /// For the reply to the end mark, where servers run their filters.
-const ACCEPT: Duration = Duration::from_secs(120);
+const ACCEPT: Duration = Duration::from_mins(2);
 /// Octets of one reply, all lines.
 const REPLY: usize = 8 * 1024;
 
@@ -99,16 +99,28 @@ pub enum RelayError {
 }
 
 impl RelayError {
-    /// Whether another try makes sense.
-    pub const fn is_permanent(&self) -> bool {
-        matches!(self, Self::Permanent { .. } | Self::Address)
+    /// Whether this mail will never be taken. A server that refuses before it has seen a recipient is set up wrongly,
+    /// there or here, and that is mended without losing the queue.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Permanent { step, .. } => OF_MAIL.contains(step),
+            Self::Address => true,
+            Self::Dial(_) | Self::Broken(_) | Self::Temporary { .. } | Self::Protocol(_) => false,
+        }
     }
 
     /// Whether the relay itself is in trouble, rather than this one mail.
-    pub const fn is_relay(&self) -> bool {
-        matches!(self, Self::Dial(_) | Self::Broken(_) | Self::Protocol(_))
+    pub fn is_relay(&self) -> bool {
+        match self {
+            Self::Permanent { step, .. } | Self::Temporary { step, .. } => !OF_MAIL.contains(step),
+            Self::Dial(_) | Self::Broken(_) | Self::Protocol(_) => true,
+            Self::Address => false,
+        }
     }
 }
+
+/// Steps at which a server judges the mail, not us.
+const OF_MAIL: [&str; 3] = ["RCPT", "DATA", "the message"];
 
 /// Sends mail, one connection each.
 #[derive(Clone, Debug)]
@@ -204,11 +216,7 @@ impl Relay {
         base64(&plain, &mut command);
         command.extend_from_slice(b"\r\n");
         talk.write(&command).await?;
-        match talk.reply().await?.expect("AUTH", 235) {
-            // A wrong password here is the operator's mistake, and mended without losing the queue.
-            Err(RelayError::Permanent { step, reply }) => Err(RelayError::Temporary { step, reply }),
-            other => other,
-        }
+        talk.reply().await?.expect("AUTH", 235)
     }
 }
 
@@ -377,6 +385,7 @@ pub(crate) mod tests {
 
     /// What the server of these tests does.
     #[derive(Clone, Copy, Debug, Default)]
+    #[allow(clippy::struct_excessive_bools)] // switches of a test server, each on its own
     pub(crate) struct Script {
         pub(crate) starttls: bool,
         pub(crate) implicit: bool,
@@ -605,7 +614,8 @@ pub(crate) mod tests {
             let (result, heard) =
                 send(Script { greeting: Some(greeting), ..Script::default() }, None, &["ann@isp.example"])
                     .await;
-            assert!(result.is_err() && heard.is_empty(), "{greeting:?}: {result:?}");
+            let error = result.unwrap_err();
+            assert!(heard.is_empty() && error.is_relay() && !error.is_permanent(), "{greeting:?}: {error}");
         }
     }
 

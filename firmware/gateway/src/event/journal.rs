@@ -30,7 +30,7 @@ pub struct JournalSettings {
 impl JournalSettings {
     /// Two files of 8 MiB hold about 80,000 events; addresses are kept for 30 days.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), size: 8 * 1024 * 1024, retention: Duration::from_secs(30 * 86_400) }
+        Self { folder: folder.into(), size: 8 * 1024 * 1024, retention: Duration::from_hours(30 * 24) }
     }
 }
 

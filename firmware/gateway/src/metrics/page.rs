@@ -19,13 +19,13 @@ use tokio::time::{sleep, timeout};
 /// Connections at once: a scraper, a monitor, and a few more.
 const AT_ONCE: usize = 16;
 /// All of one connection, however many requests.
-const LIFE: Duration = Duration::from_secs(60);
+const LIFE: Duration = Duration::from_mins(1);
 /// From the first octet to the end of a request's head.
 const HEAD: Duration = Duration::from_secs(2);
 
 /// What the page shows.
 pub trait Source: Send + Sync + 'static {
-    /// OpenMetrics text.
+    /// `OpenMetrics` text.
     fn metrics(&self) -> String;
 
     /// Whether the gateway serves as it should; an error says in one line what is wrong.
