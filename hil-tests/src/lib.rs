@@ -7,8 +7,8 @@
 
 pub mod arrows;
 pub mod backends;
-pub mod bench;
 pub mod balancer;
+pub mod bench;
 pub mod certificate;
 pub mod client;
 pub mod demo;
@@ -23,6 +23,7 @@ pub mod port;
 pub mod postfix;
 pub mod programs;
 pub mod random;
+pub mod root;
 pub mod script;
 pub mod secrets;
 pub mod session;
