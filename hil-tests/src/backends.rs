@@ -45,6 +45,7 @@ impl Account {
 
 /// How the servers differ from the demonstration's.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "switches, each on its own")]
 pub struct Options {
     /// Names of further accounts, besides ada and ben.
     pub more_accounts: Vec<String>,
@@ -56,8 +57,17 @@ pub struct Options {
     pub open_relay_trap: bool,
     /// How long Dovecot waits before it says no, in whole seconds.
     pub failure_delay: Duration,
+    /// Dovecot answers an address that failed before later and later (up to 15 s), whoever it fails as.
+    pub penalty: bool,
     /// Postfix's largest message, in octets.
     pub message_size: u64,
+}
+
+impl Options {
+    /// A Dovecot that says no at once, for tests that fail a thousand logins.
+    pub fn quick_to_refuse() -> Self {
+        Self { failure_delay: Duration::ZERO, penalty: false, ..Self::default() }
+    }
 }
 
 impl Default for Options {
@@ -68,6 +78,7 @@ impl Default for Options {
             trusted: true,
             open_relay_trap: false,
             failure_delay: Duration::from_secs(2), // Dovecot's own default
+            penalty: true,                         // Dovecot's own default
             message_size: 20 * 1024 * 1024,
         }
     }

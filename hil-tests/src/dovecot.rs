@@ -110,6 +110,8 @@ fn configuration(
         )
     };
     let trusted = if options.trusted { "login_trusted_networks = 127.0.0.0/8 ::1" } else { "" };
+    let penalty =
+        if options.penalty { "" } else { "  unix_listener anvil-auth-penalty {\n    mode = 0\n  }\n" };
     let delay = options.failure_delay.as_secs();
     format!(
         r#"# A bench's Dovecot: loopback only, nothing outside {folder}.
@@ -167,7 +169,7 @@ service pop3-login {{
 }}
 service anvil {{
   client_limit = 12000
-}}
+{penalty}}}
 service auth {{
   client_limit = 12000
   unix_listener {folder}/auth {{

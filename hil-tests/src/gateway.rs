@@ -57,9 +57,15 @@ impl Gateway {
 
     /// Starts it with settings laid over the demonstration's, as TOML.
     pub fn with(backends: &Backends, changes: &str) -> Result<Self> {
+        let mut gateway = Self::under_test(backends, changes)?;
+        gateway.resume()?;
+        Ok(gateway)
+    }
+
+    /// Everything but the start, for a test: the end of its log is shown where the test fails.
+    pub fn under_test(backends: &Backends, changes: &str) -> Result<Self> {
         let mut gateway = Self::prepare(backends, changes, &Programs::find()?)?;
         gateway.is_tested = true;
-        gateway.resume()?;
         Ok(gateway)
     }
 

@@ -1,13 +1,11 @@
 //! Promise: guessing is slowed down, and nobody can lock the owner out by guessing in her name.
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use hil_tests::backends::{Backends, Options};
 use hil_tests::gateway::Gateway;
 use hil_tests::random;
 use hil_tests::session::{Origin, Protocol, Session};
+use std::net::SocketAddr;
 
 const SETTINGS: &str = "
 [listen.proxy-protocol]
@@ -15,8 +13,8 @@ from = [\"127.0.0.1\"]
 [abuse]
 failure-deadline = \"200ms\"
 failure-deadline-max = \"200ms\"
-failures-per-device = 5
-failures-per-network = 20
+source = { burst = 5, refill = \"1h\" }
+network = { burst = 20, refill = \"1h\" }
 ";
 
 fn from(address: &str) -> Result<Origin> {
@@ -25,7 +23,7 @@ fn from(address: &str) -> Result<Origin> {
 
 #[test]
 fn an_attacker_cannot_lock_the_owner_out() -> Result<()> {
-    let backends = Backends::with(&Options { failure_delay: Duration::ZERO, ..Options::default() })?;
+    let backends = Backends::with(&Options::quick_to_refuse())?;
     let gateway = Gateway::with(&backends, SETTINGS)?;
     let ada = backends.ada();
     let trust = gateway.trust()?;
@@ -45,7 +43,7 @@ fn an_attacker_cannot_lock_the_owner_out() -> Result<()> {
 /// One stale phone in an office does not shut out its colleagues behind the same address.
 #[test]
 fn one_stale_phone_does_not_lock_its_office_out() -> Result<()> {
-    let backends = Backends::with(&Options { failure_delay: Duration::ZERO, ..Options::default() })?;
+    let backends = Backends::with(&Options::quick_to_refuse())?;
     let gateway = Gateway::with(&backends, SETTINGS)?;
     let (ada, ben) = (backends.ada(), backends.ben());
     let trust = gateway.trust()?;
@@ -66,7 +64,7 @@ fn one_stale_phone_does_not_lock_its_office_out() -> Result<()> {
 /// neighbours are not.
 #[test]
 fn a_guessing_network_runs_out_of_budget() -> Result<()> {
-    let backends = Backends::with(&Options { failure_delay: Duration::ZERO, ..Options::default() })?;
+    let backends = Backends::with(&Options::quick_to_refuse())?;
     let gateway = Gateway::with(&backends, SETTINGS)?;
     let ada = backends.ada();
     let trust = gateway.trust()?;
@@ -92,7 +90,7 @@ fn a_guessing_network_runs_out_of_budget() -> Result<()> {
 /// The allow-list always wins.
 #[test]
 fn an_allowed_network_is_never_limited() -> Result<()> {
-    let backends = Backends::with(&Options { failure_delay: Duration::ZERO, ..Options::default() })?;
+    let backends = Backends::with(&Options::quick_to_refuse())?;
     let gateway = Gateway::with(&backends, &format!("{SETTINGS}\nallow = [\"192.0.2.0/24\"]\n"))?;
     let ada = backends.ada();
     let trust = gateway.trust()?;

@@ -10,17 +10,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use hil_tests::backends::Backends;
 use hil_tests::gateway::Gateway;
-use hil_tests::programs::Programs;
 use hil_tests::random;
 use hil_tests::session::{Protocol, Session};
 
 #[test]
 fn a_full_disk_locks_nobody_in_and_nobody_out() -> Result<()> {
     let backends = Backends::start()?;
-    let mut gateway = Gateway::prepare(
+    let mut gateway = Gateway::under_test(
         &backends,
         "[abuse]\nfailure-deadline = \"300ms\"\nfailure-deadline-max = \"300ms\"",
-        &Programs::find()?,
     )?;
     // The data lies on a small file system that only this process sees, and that is gone with it.
     let mount =

@@ -43,7 +43,7 @@ struct Bench {
 
 /// ada has an approved and a revoked device, with and without a token, and her mailbox is locked.
 fn bench() -> Result<Bench> {
-    let backends = Backends::with(&Options { failure_delay: Duration::ZERO, ..Options::default() })?;
+    let backends = Backends::with(&Options::quick_to_refuse())?;
     let gateway = Gateway::with(
         &backends,
         "[listen.proxy-protocol]
@@ -53,8 +53,10 @@ fn bench() -> Result<Bench> {
          [abuse]
          failure-deadline = \"400ms\"
          failure-deadline-max = \"400ms\"
-         failures-per-device = 1000000
-         failures-per-network = 1000000",
+         source = { burst = 1000000, refill = \"1s\" }
+         network = { burst = 1000000, refill = \"1s\" }
+         neighbourhood = { burst = 1000000, refill = \"1s\" }
+         account = { burst = 1000000, refill = \"1s\" }",
     )?;
     let ada = backends.ada().clone();
     let (token, revoked) = (random::uuid(), random::uuid());
