@@ -80,7 +80,7 @@ impl Gateway {
     }
 }
 
-/// The list in an answer: the answer itself, or the first list in it.
+/// The rows of an answer that is a list.
 pub fn items(answer: &Value) -> Option<&Vec<Value>> {
-    answer.as_array().or_else(|| answer.as_object()?.values().find_map(Value::as_array))
+    answer["rows"].as_array()
 }

@@ -1,6 +1,8 @@
 //! Promise: what a user sends arrives octet for octet, is acknowledged only when the ISP's server has it, and cannot carry
 //! commands or other people's names.
 
+#![allow(clippy::format_collect, reason = "the loop is harder to read")]
+
 use std::time::Duration;
 
 use anyhow::{Result, ensure};

@@ -3,24 +3,26 @@
 //! What the client can observe of a refusal is one constant line at one deadline, whatever its cause. A refused
 //! device's credentials never reach the backend before that reply.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mail::session::{Label, Peer, Protocol, Task};
 use mail::sasl::Mechanism;
 use mail::{Account, ClientId};
-use policy::{Admitted, Decision, Facts, Held, Identity, Mark, Refused, Rules, Traits, Verdict};
+use policy::{Admitted, Decision, Facts, Identity, Mark, Rules, Traits, Verdict};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
-use crate::alert::Attempted;
+use crate::alert::What;
+use crate::auth_http::Question;
 use crate::backend::{self, LoggedIn, Target};
-use crate::event::{Event, Kind, Reason, Subject};
+use crate::event::{Kind, Reason, Subject, now};
 use crate::gateway::{Current, Gateway};
 use crate::listen::Permit;
+use crate::refused;
 use crate::relay::Kill;
 use crate::sessions::{Listed, Session};
 use crate::stream::Stream;
@@ -123,19 +125,22 @@ pub enum Outcome {
 }
 
 /// What one login is about, looked up once and without the backend.
-struct Case {
-    current: Arc<Current>,
+pub(crate) struct Case {
+    pub(crate) current: Arc<Current>,
     /// `None`: no name an account can have.
-    account: Option<Account>,
-    upstream: Option<Arc<Upstream>>,
-    marks: Vec<Mark>,
-    traits: Traits,
-    country: Option<String>,
-    clientid_type: Option<String>,
-    device: Option<policy::Device>,
+    pub(crate) account: Option<Account>,
+    pub(crate) upstream: Option<Arc<Upstream>>,
+    pub(crate) marks: Vec<Mark>,
+    pub(crate) traits: Traits,
+    pub(crate) country: Option<String>,
+    pub(crate) clientid_type: Option<String>,
+    pub(crate) device: Option<policy::Device>,
     /// Whether the account is known to exist: its owner may be told.
     known: bool,
     decision: Decision,
+    max_devices: u32,
+    /// The database could not be read: nobody is let in on a guess.
+    trouble: Option<String>,
 }
 
 /// What is to be done with a login.
@@ -158,8 +163,12 @@ pub async fn admit(gateway: &Arc<Gateway>, client: &Client, attempt: Attempt) ->
     let name = case.account.as_ref().map_or(sent.as_str(), Account::as_str);
     let key = policy::abuse::Key { account: name, device: device.as_deref(), address: client.address.ip() };
     let deadline = start + gateway.deadline(&key);
+    if let Some(what) = &case.trouble {
+        gateway.store_trouble(what);
+    }
     let course = match (&case.upstream, gateway.may_try(&key), case.decision.verdict) {
         (Some(upstream), _, _) if !upstream.is_up() => Course::Away,
+        _ if case.trouble.is_some() => Course::Away,
         (_, policy::abuse::Budget::Exhausted { .. }, _) => Course::Fail(Reason::Budget),
         (None, _, _) => Course::Fail(Reason::BadName),
         (Some(_), policy::abuse::Budget::Ok, Verdict::Admit(why)) => Course::Ask(why),
@@ -186,7 +195,7 @@ pub async fn admit(gateway: &Arc<Gateway>, client: &Client, attempt: Attempt) ->
     if reason == Reason::Unavailable {
         // As slow as a failure, so that the backend's absence cannot be timed either.
         sleep_until(deadline).await;
-        info!(account = name, "login: temporary error, the backend is away");
+        info!(account = name, "login: temporary error");
         return Outcome::Unavailable;
     }
     let charged = gateway.charge(&key, &attempt.secret);
@@ -222,14 +231,27 @@ impl Case {
             current.upstreams.get(default, client.protocol).filter(|upstream| !upstream.is_up()).cloned()
         });
         let filed = account.as_ref().map_or("", Account::as_str);
-        let marks = gateway.store.marks(filed, attempt.clientid.as_ref(), &traits);
-        let found = gateway.store.look_up(filed, &marks);
-        let empty = Account::default();
-        let (box_, domain, own) = settings.layers(account.as_ref().unwrap_or(&empty));
-        let mut rules = Rules::merge(box_, domain, own);
-        if let Some(mode) = found.layer.as_ref().and_then(|layer| layer.mode) {
+        let store = &gateway.store;
+        let marks = match &attempt.clientid {
+            // What an SMTP client sends in quotes, an IMAP client may send without (clientid.md §6.2): one device.
+            Some(id) => {
+                let bare = id.unquoted().map(|id| store.token_marks(filed, &id)).unwrap_or_default();
+                store.token_marks(filed, id).into_iter().chain(bare).collect()
+            }
+            None => store.cluster_marks(filed, &traits),
+        };
+        let (found, trouble) = match store.lookup(filed, &marks, now()) {
+            Ok(found) => (found, None),
+            Err(error) => (store::Lookup::default(), Some(error.to_string())),
+        };
+        let mut rules = match &account {
+            Some(account) => gateway.rules(settings, account),
+            None => Rules::merge(&settings.policy, None, None),
+        };
+        if let Some(mode) = found.layer.mode {
             rules.mode = rules.mode.tighter(mode);
         }
+        let max_devices = rules.max_devices;
         let clientid_type = attempt.clientid.as_ref().map(|id| id.kind.as_str().to_owned());
         let facts = Facts {
             protocol: client.protocol,
@@ -242,11 +264,25 @@ impl Case {
             device: found.device.as_ref(),
             approved: found.approved,
             pending: found.pending,
-            now: crate::event::now(),
+            now: now(),
         };
         let decision = policy::decide(&rules, &facts);
         let known = found.known || account.as_ref().is_some_and(|account| settings.accounts.contains_key(account));
-        Self { account, upstream, marks, traits, country, clientid_type, device: found.device, known, decision, current }
+        let device = found.device;
+        Self {
+            account,
+            upstream,
+            marks,
+            traits,
+            country,
+            clientid_type,
+            device,
+            known,
+            decision,
+            max_devices,
+            trouble,
+            current,
+        }
     }
 
     /// Whether a refusal is the owner's business: a device of theirs may have been kept out. A wrong password at the
@@ -255,9 +291,9 @@ impl Case {
         self.known && self.account.is_some() && !matches!(reason, Reason::Credentials | Reason::Budget | Reason::BadName)
     }
 
-    fn sighting(&self, client: &Client) -> policy::device::Sighting {
+    pub(crate) fn sighting(&self, client: &Client) -> policy::device::Sighting {
         policy::device::Sighting {
-            at: crate::event::now(),
+            at: now(),
             protocol: client.protocol.name().into(),
             address: Some(client.address.ip()),
             country: self.country.clone(),
@@ -273,8 +309,17 @@ fn traits(client: &Client, label: &Label, country: Option<&str>) -> Traits {
         os: label.os.as_str().into(),
         ehlo: Traits::ehlo_form(label.ehlo.as_str()).into(),
         ja4: client.ja4.clone(),
-        network: policy::abuse::trait_network(client.address.ip()).to_string(),
+        network: trait_network(client.address.ip()),
         country: country.unwrap_or_default().into(),
+    }
+}
+
+/// The network of a weak identity: an IPv4 /24, an IPv6 /64. A single address would change with every lease.
+fn trait_network(address: IpAddr) -> String {
+    let network = policy::abuse::network(address);
+    match address.to_canonical() {
+        IpAddr::V4(address) => ipnet::Ipv4Net::new_assert(address, 24).trunc().to_string(),
+        IpAddr::V6(_) => network.to_string(),
     }
 }
 
@@ -290,7 +335,7 @@ enum Asked {
 /// the client hears of it.
 async fn ask(gateway: &Arc<Gateway>, client: &Client, case: &Case, attempt: &Attempt, why: Admitted) -> Asked {
     let (Some(account), Some(upstream)) = (&case.account, &case.upstream) else { return Asked::Refused(Reason::BadName) };
-    let target = match route(gateway, client, case, account, &upstream.target()).await {
+    let target = match route(client, case, account, &upstream.target()).await {
         Ok(target) => target,
         Err(error) => {
             warn!(account = account.as_str(), %error, "route look-up failed");
@@ -349,7 +394,6 @@ async fn login(
 
 /// The target, or another address of it where the settings ask an HTTP server.
 async fn route(
-    gateway: &Gateway,
     client: &Client,
     case: &Case,
     account: &Account,
@@ -357,8 +401,16 @@ async fn route(
 ) -> Result<Target, String> {
     let settings = &case.current.settings;
     let asks = !settings.routes.accounts.contains_key(account);
-    let Some(look_up) = case.current.look_up().filter(|_| asks) else { return Ok(target.clone()) };
-    let address = look_up.ask(&gateway.names, account.as_str(), client).await?;
+    let Some(look_up) = case.current.look_up.as_ref().filter(|_| asks) else { return Ok(target.clone()) };
+    let question = Question {
+        account: account.as_str(),
+        protocol: client.protocol,
+        attempt: 1,
+        client: client.address.ip(),
+        client_host: None,
+        tls: client.tls,
+    };
+    let address = look_up.backend(&question, None).await.map_err(|error| error.to_string())?;
     Ok(Target { address, ..target.clone() })
 }
 
@@ -370,30 +422,31 @@ async fn remember(
     account: &Account,
     why: Admitted,
 ) -> Result<Option<String>, Asked> {
-    let store = Arc::clone(&gateway.store);
     let success = store::Success {
         account: account.as_str().into(),
         marks: case.marks.clone(),
         traits: case.traits.clone(),
         sighting: case.sighting(client),
         admitted: why,
+        max_devices: case.max_devices,
         if_locked: case.decision.if_locked,
     };
-    // A known device's sighting is noted in memory; only something new waits for the disk, on a thread of its own.
-    let recorded = match store.sighted(&success) {
-        Some(recorded) => Ok(recorded),
-        None => match tokio::task::spawn_blocking(move || store.record_success(success)).await {
-            Ok(recorded) => recorded,
-            Err(error) => Err(store::StoreError::Internal(error.to_string())),
-        },
-    };
-    match recorded {
+    if let (Some(device), Admitted::Approved | Admitted::Observed) = (&case.device, why) {
+        // Known, and nothing about it changes: its sighting need not wait for anything.
+        gateway.sighted(success);
+        return Ok(Some(device.alias.0.clone()));
+    }
+    let store = Arc::clone(&gateway.store);
+    let asked = Instant::now();
+    let recorded = tokio::task::spawn_blocking(move || store.record_success(success)).await;
+    match recorded.unwrap_or_else(|error| Err(store::StoreError::Io(error.to_string()))) {
         Ok(recorded) => {
+            gateway.metrics.store_write(asked.elapsed());
             if recorded.new {
-                let subject = client.subject().with_account(account.as_str()).with_device(Some(&recorded.alias.0));
-                gateway.record(Kind::DeviceNew, subject);
+                let alias = recorded.alias.as_ref().map(|alias| alias.0.as_str());
+                gateway.record(Kind::DeviceNew, client.subject().with_account(account.as_str()).with_device(alias));
                 if let Admitted::Provisional { days } = why {
-                    refused::tell(gateway, client, case, Some(&recorded.alias), What::NewDevice { days: Some(days) });
+                    refused::tell(gateway, client, case, recorded.alias.as_ref(), What::NewDevice { days: Some(days) });
                 }
             }
             Ok(recorded.alias.map(|alias| alias.0))
@@ -430,14 +483,14 @@ fn seat(
         protocol: client.protocol,
         client: client.address,
         backend: Arc::clone(&target.name),
-        since: crate::event::now(),
+        since: now(),
     };
     let Some((listed, kill)) = gateway.sessions.add(session, limit) else {
         info!(account = account.as_str(), "as many live sessions as [limits] sessions-per-account allows");
         return Asked::Away;
     };
-    let again = gateway.store.look_up(account.as_str(), &case.marks);
-    if matches!(again.device.map(|device| device.standing), Some(policy::Standing::Revoked)) {
+    let again = gateway.store.find(account.as_str(), &case.marks);
+    if matches!(again.ok().flatten().map(|device| device.standing), Some(policy::Standing::Revoked)) {
         return Asked::Refused(Reason::Revoked);
     }
     let subject = client.subject().with_account(account.as_str()).with_device(device.as_deref());

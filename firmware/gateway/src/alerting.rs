@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use mail::session::Protocol;
+use tracing::level_filters::LevelFilter;
 use settings::{BackendTls, Endpoint, Resolver, Settings, Via};
 
 use crate::alert::operator::{self, MailWay, NewsSettings, Ways};
@@ -15,6 +16,7 @@ use crate::alert::{AlertSettings, Alerts, Letter, LetterSettings, Limits, Outbox
 use crate::dial::{Roots, Target};
 use crate::event::{Recorder, Severity};
 use crate::geo::ATTRIBUTION;
+use crate::log::{Destination, Format, LogSettings};
 use crate::names::{NameServers, Names};
 use crate::ptr::Pointers;
 
@@ -28,6 +30,22 @@ pub fn name_servers(settings: &Settings) -> NameServers {
         Resolver::System => NameServers::System,
         Resolver::Servers(list) => NameServers::Listed(list.clone()),
     }
+}
+
+/// How and how much is logged.
+pub fn log(settings: &Settings) -> LogSettings {
+    let level = match settings.log.level {
+        settings::Level::Error => LevelFilter::ERROR,
+        settings::Level::Warn => LevelFilter::WARN,
+        settings::Level::Info => LevelFilter::INFO,
+        settings::Level::Debug => LevelFilter::DEBUG,
+        settings::Level::Trace => LevelFilter::TRACE,
+    };
+    let format = match settings.log.format {
+        settings::LogFormat::Json => Format::Json,
+        settings::LogFormat::Human => Format::Human,
+    };
+    LogSettings { format, level, destination: Destination::StandardError }
 }
 
 /// Starts the alerts to owners and operator. `None`: the settings name no way for mail to owners.

@@ -86,6 +86,7 @@ async fn after_login(gateway: &Gateway, live: Box<Live>) {
     let protocol = seat.protocol;
     let idle = gateway.current().settings.limits.idle(protocol);
     client.relaying();
+    backend.relaying();
     let (ended, moved) = if protocol == Protocol::Submission {
         submission::run(gateway, &seat, &mut client, &mut backend, up, &mut kill, idle).await
     } else {
@@ -301,8 +302,8 @@ impl Connection<'_> {
                 continue;
             }
             let inbox = &mut self.inbox;
-            let read = self.stream.read(&mut |bytes| inbox.extend_from_slice(bytes));
-            match timeout_at(deadline, read).await {
+            let mut keep = |bytes: &[u8]| inbox.extend_from_slice(bytes);
+            match timeout_at(deadline, self.stream.read(&mut keep)).await {
                 Ok(Ok(Read::Data)) => {}
                 Ok(Ok(Read::End)) => return Err(Gone::Peer(io::ErrorKind::UnexpectedEof.into())),
                 Ok(Err(error)) => return Err(Gone::Peer(error)),

@@ -109,7 +109,7 @@ async fn serve(gateway: Arc<Gateway>, mut stream: UnixStream) -> io::Result<()> 
     let mut frames = Frames::new();
     let mut buffer = vec![0; 16 * 1024];
     loop {
-        match frames.next::<Request>() {
+        match frames.take::<Request>() {
             Ok(Some(Request::Events { account, since, limit, follow: true })) => {
                 return follow(&desk, stream, account, since, limit).await;
             }

@@ -130,10 +130,11 @@ impl Desk {
         }
         let text = self.import.take().unwrap_or_default();
         let store = Arc::clone(&self.gateway.store);
-        let done = tokio::task::spawn_blocking(move || store.import(text.as_bytes())).await;
+        let done = tokio::task::spawn_blocking(move || store.import(&mut text.as_bytes())).await;
         let report = done.map_err(|error| internal(&error.to_string()))?.map_err(storage)?;
         info!(by = self.caller, devices = report.devices, "import");
-        let imported = Imported { accounts: report.accounts, devices: report.devices, kept: report.kept };
+        // Everything else was replaced: nobody stays on the strength of the old database.
+        let imported = Imported { accounts: count(report.accounts), devices: count(report.devices), kept: 0 };
         Ok(vec![Response::Imported(imported)])
     }
 }
@@ -150,7 +151,7 @@ impl Books {
         match request {
             Request::DevicesList { account } => {
                 let account = self.account(&account)?;
-                let devices = store.devices(account.as_str()).map_err(storage)?;
+                let devices = self.devices(&account)?;
                 let rows = devices.iter().map(|device| DeviceRow::new(account.as_str(), device)).collect();
                 Ok(Page::all(rows).map(Response::Devices).collect())
             }
@@ -167,7 +168,7 @@ impl Books {
                 }
                 let alias = self.device(&account, &device)?.alias;
                 self.has_room(&account)?;
-                let device = store.approve(account.as_str(), &alias, until).map_err(storage)?;
+                let device = store.approve(account.as_str(), &alias, until, now()).map_err(storage)?;
                 self.event(Kind::DeviceApproved { by: self.caller.as_str().into() }, &account, &alias);
                 Ok(vec![Response::Device(DeviceRow::new(account.as_str(), &device))])
             }
@@ -185,7 +186,7 @@ impl Books {
             Request::DevicesRevoke { account, device } => {
                 let account = self.account(&account)?;
                 let alias = self.device(&account, &device)?.alias;
-                let device = store.revoke(account.as_str(), &alias).map_err(storage)?;
+                let device = store.revoke(account.as_str(), &alias, now()).map_err(storage)?;
                 let sessions_ended = self.end_device(&account, &alias);
                 self.event(Kind::DeviceRevoked { by: self.caller.as_str().into() }, &account, &alias);
                 Ok(vec![Response::Revoked { device: DeviceRow::new(account.as_str(), &device), sessions_ended }])
@@ -201,7 +202,8 @@ impl Books {
                 Ok(vec![Response::Done { text }])
             }
             Request::AccountsList => {
-                let mut names = store.accounts().map_err(storage)?;
+                let known = store.accounts(now()).map_err(storage)?;
+                let mut names = known.into_iter().map(|known| known.account.name).collect::<Vec<_>>();
                 let current = self.gateway.current();
                 names.extend(current.settings.accounts.keys().map(|account| account.as_str().to_owned()));
                 names.sort_unstable();
@@ -255,10 +257,29 @@ impl Books {
         canonical(&self.gateway, name)
     }
 
-    /// The device, or the attempt that can become one.
+    /// The devices, and behind them the refused attempts that can become one: both are approved by their alias.
+    fn devices(&self, account: &Account) -> Result<Vec<Device>, ControlError> {
+        let listing = match self.gateway.store.list(account.as_str()) {
+            Ok(listing) => listing,
+            Err(store::StoreError::NoAccount) => return Ok(Vec::new()),
+            Err(error) => return Err(storage(error)),
+        };
+        let attempts = listing.attempts.into_iter().map(|attempt| Device {
+            alias: attempt.alias,
+            name: String::new(),
+            standing: Standing::Pending,
+            marks: attempt.marks,
+            traits: attempt.traits,
+            first_seen: attempt.first_seen,
+            last_seen: attempt.last_seen,
+            logins: 0,
+        });
+        Ok(listing.devices.into_iter().chain(attempts).collect())
+    }
+
     fn device(&self, account: &Account, alias: &str) -> Result<Device, ControlError> {
         let alias = Alias(alias.to_ascii_lowercase());
-        let found = self.gateway.store.device(account.as_str(), &alias).map_err(storage)?;
+        let found = self.devices(account)?.into_iter().find(|device| device.alias == alias);
         found.ok_or_else(|| {
             let text = format!("{} has no device {}", account.as_str(), alias.0);
             let mend = format!("list its devices with: postern devices list {}", account.as_str());
@@ -266,11 +287,14 @@ impl Books {
         })
     }
 
+    /// The account's own layer in the database.
+    fn stored(&self, account: &Account) -> Layer {
+        self.gateway.store.list(account.as_str()).map(|listing| listing.account.layer).unwrap_or_default()
+    }
+
     fn rules(&self, account: &Account) -> Rules {
-        let current = self.gateway.current();
-        let (box_, domain, own) = current.settings.layers(account);
-        let mut rules = Rules::merge(box_, domain, own);
-        if let Some(mode) = self.gateway.store.layer(account.as_str()).and_then(|layer| layer.mode) {
+        let mut rules = self.gateway.rules(&self.gateway.current().settings, account);
+        if let Some(mode) = self.stored(account).mode {
             rules.mode = rules.mode.tighter(mode);
         }
         rules.mode = rules.mode.at(now());
@@ -279,7 +303,7 @@ impl Books {
 
     fn has_room(&self, account: &Account) -> Result<(), ControlError> {
         let most = self.rules(account).max_devices;
-        let devices = self.gateway.store.devices(account.as_str()).map_err(storage)?;
+        let devices = self.devices(account)?;
         let approved = devices.iter().filter(|device| is_approved(device)).count();
         if approved < usize::try_from(most).unwrap_or(usize::MAX) {
             return Ok(());
@@ -310,11 +334,10 @@ impl Books {
             let mend = "an account may tighten what box and domain say, never loosen it; change the settings";
             return Err(ControlError::new(ErrorCode::NotAllowed, text, mend));
         }
-        let layer = Layer { mode: Some(mode), ..Layer::default() };
-        self.gateway.store.set_layer(account.as_str(), layer).map_err(storage)?;
+        self.gateway.store.set_account_mode(account.as_str(), Some(mode), now()).map_err(storage)?;
         if mode == Mode::Lock {
             // Sessions of devices that could not log in now end, also those opened without a token.
-            let devices = self.gateway.store.devices(account.as_str()).map_err(storage)?;
+            let devices = self.devices(&account)?;
             let stays = |live: &crate::sessions::Session| {
                 live.device.as_deref().is_some_and(|alias| {
                     devices.iter().any(|device| device.alias.0 == alias && is_approved(device))
@@ -331,19 +354,19 @@ impl Books {
     fn account_row(&self, account: &Account) -> Result<AccountRow, ControlError> {
         let current = self.gateway.current();
         let (box_, domain, own) = current.settings.layers(account);
-        let stored = self.gateway.store.layer(account.as_str());
+        let stored = self.stored(account);
         let mode = self.rules(account).mode;
         let says = |layer: Option<&Layer>| layer.and_then(|layer| layer.mode).is_some_and(|said| said.at(now()) == mode);
         let mode_from = if says(Some(box_)) {
             "box"
         } else if says(domain) {
             "domain"
-        } else if says(own) || says(stored.as_ref()) {
+        } else if says(own) || says(Some(&stored)) {
             "account"
         } else {
             "default"
         };
-        let devices = self.gateway.store.devices(account.as_str()).map_err(storage)?;
+        let devices = self.devices(account)?;
         let count = |wanted: fn(&Device) -> bool| u32::try_from(devices.iter().filter(|d| wanted(d)).count()).unwrap_or(u32::MAX);
         let live = self.gateway.sessions.list();
         let sessions = live.iter().filter(|live| &*live.account == account.as_str()).count();
@@ -362,33 +385,50 @@ impl Books {
 
     fn attempts(&self, account: Option<&str>) -> Answer {
         let account = account.map(|name| self.account(name)).transpose()?;
-        let found = self.gateway.store.attempts(account.as_ref().map(Account::as_str)).map_err(storage)?;
-        let rows = found.into_iter().map(|attempt| AttemptRow {
-            account: Some(attempt.account),
-            network: attempt.traits.network,
-            country: attempt.last.country,
-            failures: attempt.count,
-            first: attempt.first_seen,
-            last: attempt.last.at,
-            blocked_until: None,
-        });
-        let mut rows = rows.collect::<Vec<_>>();
+        let names = self.names(account.as_ref())?;
+        let mut rows = Vec::new();
+        for name in names {
+            let Ok(listing) = self.gateway.store.list(&name) else { continue };
+            rows.extend(listing.attempts.into_iter().map(|attempt| {
+                let seen = attempt.last_seen;
+                AttemptRow {
+                    account: Some(name.clone()),
+                    network: attempt.traits.network,
+                    country: seen.as_ref().and_then(|seen| seen.country.clone()),
+                    failures: attempt.count,
+                    first: attempt.first_seen,
+                    last: seen.map_or(attempt.first_seen, |seen| seen.at),
+                    blocked_until: None,
+                }
+            }));
+        }
         rows.sort_by_key(|row| std::cmp::Reverse(row.failures));
         Ok(Page::all(rows).map(Response::Attempts).collect())
     }
 
+    /// The one account, or all that the database knows.
+    fn names(&self, account: Option<&Account>) -> Result<Vec<String>, ControlError> {
+        if let Some(account) = account {
+            return Ok(vec![account.as_str().to_owned()]);
+        }
+        let known = self.gateway.store.accounts(now()).map_err(storage)?;
+        Ok(known.into_iter().map(|known| known.account.name).collect())
+    }
+
     fn simulate(&self, account: Option<&str>) -> Answer {
         let account = account.map(|name| self.account(name)).transpose()?;
-        let names = match &account {
-            Some(account) => vec![account.as_str().to_owned()],
-            None => self.gateway.store.accounts().map_err(storage)?,
-        };
+        let names = self.names(account.as_ref())?;
         let (mut logins, mut would_refuse, mut since, mut rows) = (0, 0, None::<u64>, Vec::new());
         for name in names {
-            let report = self.gateway.store.simulate(&name, now()).map_err(storage)?;
+            let report = match self.gateway.store.simulate(&name, now()) {
+                Ok(report) => report,
+                Err(store::StoreError::NoAccount) => continue,
+                Err(error) => return Err(storage(error)),
+            };
+            let first = self.gateway.store.logins(&name).map_err(storage)?.iter().map(|outcome| outcome.first).min();
             logins += report.logins;
             would_refuse += report.refused;
-            since = [since, report.since].into_iter().flatten().min();
+            since = [since, first].into_iter().flatten().min();
             rows.extend(report.lines.into_iter().map(|line| {
                 let (device, client) = match line.outcome.client {
                     policy::simulate::Client::Device(alias) => (Some(alias), String::new()),
@@ -415,21 +455,26 @@ impl Books {
     fn stats(&self) -> Stats {
         let (gateway, metrics) = (&self.gateway, &self.gateway.metrics);
         let store = gateway.store.stats();
+        let accounts = gateway.store.accounts(now()).unwrap_or_default();
         Stats {
             version: env!("CARGO_PKG_VERSION").into(),
             started: gateway.since,
             connections: metrics.connections(),
             open: u64::from(gateway.permits.held()),
-            sessions: u64::try_from(gateway.sessions.count()).unwrap_or(u64::MAX),
+            sessions: count(gateway.sessions.count()),
             logins: metrics.logins(),
             failures: metrics.failures(),
             messages: metrics.messages(),
-            accounts: store.accounts,
-            devices: store.devices,
-            database_octets: store.octets_on_disk,
+            accounts: count(accounts.len()),
+            devices: accounts.iter().map(|known| count(known.approved + known.pending + known.revoked)).sum(),
+            database_octets: store.bytes_on_disk,
             memory_octets: resident(),
         }
     }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 fn canonical(gateway: &Gateway, name: &str) -> Result<Account, ControlError> {
@@ -452,6 +497,23 @@ const fn mode_name(mode: Mode) -> &'static str {
 }
 
 fn storage(error: store::StoreError) -> ControlError {
+    use store::StoreError as E;
+    match error {
+        E::NoAccount => return ControlError::new(ErrorCode::NoSuchAccount, error.to_string(), "it has not logged in yet"),
+        E::NoDevice => {
+            let mend = "list its devices with: postern devices list ACCOUNT";
+            return ControlError::new(ErrorCode::NoSuchDevice, error.to_string(), mend);
+        }
+        E::AccountFull => {
+            let mend = "forget devices it no longer uses";
+            return ControlError::new(ErrorCode::NotAllowed, error.to_string(), mend);
+        }
+        E::Import { .. } | E::TooLarge(_) => {
+            let mend = "use an export of this box or its twin, whole and unchanged; nothing was changed";
+            return ControlError::new(ErrorCode::Invalid, error.to_string(), mend);
+        }
+        E::Full | E::ReadOnly(_) | E::Io(_) | E::Damaged(_) | E::Lost(_) | E::Symlink(_) | E::Keys(_) | E::Closed => {}
+    }
     let mend = "look for free space and errors of the disk, then try again; nothing was changed";
     ControlError::new(ErrorCode::Storage, error.to_string(), mend)
 }
@@ -490,7 +552,7 @@ fn event_row(event: &Event) -> EventRow {
 }
 
 fn health(gateway: &Gateway) -> Health {
-    let mut parts = vec![match gateway.store.trouble() {
+    let mut parts = vec![match gateway.store_state() {
         None => Part { name: "database".into(), state: State::Well, text: String::new() },
         Some(text) => Part { name: "database".into(), state: State::Failing, text },
     }];

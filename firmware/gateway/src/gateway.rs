@@ -1,31 +1,45 @@
 //! What all sessions share: the settings in force, the device database, budgets, events, and the list of the living.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use board::crypto::Aes;
-use policy::abuse::{self, Guard, Key, Rate};
-use policy::sending::{SendingBudget, SendingLimits};
+use policy::abuse::{self, Guard, Key};
+use policy::sending::SendingBudget;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::ServerConfig;
 use rustls::server::ProducesTickets;
 use settings::{MinVersion, Settings, Suites};
 use store::Store;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use crate::admit::Seat;
 use crate::alert::Alerts;
+use crate::auth_http::{RouteSettings, Routes};
+use crate::dial::Roots;
 use crate::event::{Event, Kind, Recorder, Subject};
 use crate::geo::Countries;
+use crate::http_client::HttpError;
 use crate::listen::Permits;
 use crate::metrics::Metrics;
 use crate::names::Names;
+use crate::refused;
 use crate::sessions::Sessions;
 use crate::tls::{self, Certificates};
 use crate::upstream::Upstreams;
 
+/// How long an answer of the route look-up is good for.
+const ROUTE_KEPT: Duration = Duration::from_secs(30);
+/// Password probes of one account: three an hour (design §2, step 7).
+const PROBES: (u32, Duration) = (3, Duration::from_secs(3600));
+/// Accounts whose probes are counted; more are not probed at all.
+const PROBED: usize = 4096;
+/// Sightings that wait; about a second's worth of the busiest box.
+const SIGHTINGS: usize = 1024;
 /// How many refusals of the backend are remembered to know how slow they are.
 const REFUSALS: usize = 64;
 
@@ -35,6 +49,8 @@ pub struct Current {
     pub settings: Settings,
     /// The backends.
     pub upstreams: Arc<Upstreams>,
+    /// Asks an HTTP server where accounts are.
+    pub look_up: Option<Routes>,
     tls: Arc<ServerConfig>,
     /// Ends the probes of these settings.
     stop: watch::Sender<bool>,
@@ -55,6 +71,8 @@ pub struct Gateway {
     ticketer: Arc<dyn ProducesTickets>,
     /// The device database.
     pub store: Arc<Store>,
+    /// Logins of known devices on their way to the database.
+    sightings: SyncSender<store::Success>,
     /// Live sessions.
     pub sessions: Arc<Sessions>,
     /// Connections allowed.
@@ -75,7 +93,15 @@ pub struct Gateway {
     tag_key: ring::hmac::Key,
     /// How long the backend's last refusals took.
     refusals: Mutex<VecDeque<Duration>>,
+    /// When accounts were last probed for a known password.
+    probes: Mutex<HashMap<Box<str>, Vec<Instant>>>,
+    /// Whether the database was in trouble when last heard of.
+    trouble: Mutex<Option<String>>,
     started: Instant,
+    /// Unix seconds of the start.
+    pub since: u64,
+    /// Counts the reloads.
+    reloads: watch::Sender<u64>,
     /// Turns true when the gateway is going down.
     pub draining: watch::Sender<bool>,
 }
@@ -89,6 +115,9 @@ pub enum NotInForce {
     /// A certificate or CA.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
+    /// The route look-up's address.
+    #[error("[routes.http] url: {0}")]
+    Look(#[from] HttpError),
 }
 
 fn lines(errors: &[settings::SettingsError]) -> String {
@@ -121,27 +150,32 @@ impl Gateway {
     pub fn new(parts: Parts) -> Result<Arc<Self>, NotInForce> {
         let Parts { settings_file, settings, store, events, alerts, countries, names } = parts;
         let ticketer = tls::ticketer()?;
-        let guard = Guard::new(guard_limits(&settings), settings.abuse.allow.clone(), seed());
-        let sending = SendingBudget::new(&sending_limits(&settings), seed());
+        let guard = Guard::new(settings.abuse.budgets, settings.abuse.allow.clone(), seed());
+        let sending = SendingBudget::new(&settings.submission.sending, seed());
         let permits = Permits::new(settings.limits.connections);
-        let current = make(settings, &ticketer)?;
+        let current = make(settings, &ticketer, &names)?;
         let (draining, _) = watch::channel(false);
         Ok(Arc::new(Self {
             current: RwLock::new(Arc::new(current)),
             settings_file,
             ticketer,
+            sightings: sightings(Arc::clone(&store)),
             store,
             sessions: Arc::default(),
             permits,
             events,
             alerts,
-            metrics: Metrics::default(),
+            metrics: Metrics::new(),
             countries,
             names,
             guard: Mutex::new(guard),
             sending: Mutex::new(sending),
             tag_key: ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &seed().map(u64::to_be_bytes).concat()),
             refusals: Mutex::default(),
+            probes: Mutex::default(),
+            trouble: Mutex::default(),
+            since: crate::event::now(),
+            reloads: watch::channel(0).0,
             started: Instant::now(),
             draining,
         }))
@@ -170,7 +204,7 @@ impl Gateway {
     pub fn reload(&self, by: &str) -> Result<Vec<String>, NotInForce> {
         let result = Settings::load(&self.settings_file)
             .map_err(NotInForce::Settings)
-            .and_then(|settings| make(settings, &self.ticketer));
+            .and_then(|settings| make(settings, &self.ticketer, &self.names));
         let new = match result {
             Ok(new) => new,
             Err(error) => {
@@ -202,9 +236,87 @@ impl Gateway {
         self.watch_upstreams();
         // The old settings' probes end; sessions that began under them keep their targets.
         old.stop.send_replace(true);
+        self.reloads.send_modify(|count| *count += 1);
         info!(by, "settings reloaded");
         self.record(Kind::SettingsReloaded { by: by.into() }, Subject::default());
         Ok(later)
+    }
+
+    /// Changes whenever new settings are in force.
+    pub fn reloads(&self) -> watch::Receiver<u64> {
+        self.reloads.subscribe()
+    }
+
+    /// The rules of the settings for an account; what its own layer in the database adds is the caller's.
+    pub fn rules(&self, settings: &Settings, account: &mail::Account) -> policy::Rules {
+        let (box_, domain, own) = settings.layers(account);
+        policy::Rules::merge(box_, domain, own)
+    }
+
+    /// Notes the login of a known device, on a thread that may wait for the database.
+    pub fn sighted(&self, success: store::Success) {
+        // A full queue means a slow disk; a sighting is a convenience, and the login goes on.
+        if self.sightings.try_send(success).is_err() {
+            self.metrics.set_table("sightings-dropped", 1);
+        }
+    }
+
+    /// Whether this account's refused password may be tried against the backend now; counts it.
+    pub fn may_probe(&self, account: &str) -> bool {
+        let mut probes = lock(&self.probes);
+        let fresh = |at: &Instant| at.elapsed() < PROBES.1;
+        if probes.len() >= PROBED {
+            probes.retain(|_, times| times.iter().any(fresh));
+        }
+        if probes.len() >= PROBED && !probes.contains_key(account) {
+            return false;
+        }
+        let times = probes.entry(account.into()).or_default();
+        times.retain(fresh);
+        if times.len() >= usize::try_from(PROBES.0).unwrap_or(usize::MAX) {
+            return false;
+        }
+        times.push(Instant::now());
+        true
+    }
+
+    /// The database could not do what it should: told once until it is well again.
+    pub fn store_trouble(&self, what: &str) {
+        let mut trouble = lock(&self.trouble);
+        if trouble.is_none() {
+            error!(what, "device database in trouble: locked mailboxes stay locked");
+            self.record(Kind::StoreTrouble { what: what.into() }, Subject::default());
+        }
+        *trouble = Some(what.to_owned());
+    }
+
+    fn read_only(&self) -> Option<String> {
+        self.store.stats().read_only
+    }
+
+    /// What is wrong with the database; `None`: nothing.
+    pub fn store_state(&self) -> Option<String> {
+        self.read_only().or_else(|| lock(&self.trouble).clone())
+    }
+
+    /// Looks whether the database is in trouble or well again, and says so either way.
+    pub fn check_store(&self) {
+        match self.read_only() {
+            Some(what) => self.store_trouble(&what),
+            None => {
+                if lock(&self.trouble).take().is_some() {
+                    info!("device database is well again");
+                    self.record(Kind::StoreBack, Subject::default());
+                }
+            }
+        }
+    }
+
+    /// An account's sending budget ran out: the journal and the owner hear of it.
+    pub fn sending_stopped(&self, seat: &Seat) {
+        let subject = Subject::client(&seat.connection, seat.protocol, seat.address.ip());
+        self.record(Kind::SendingStopped, subject.with_account(seat.account.as_str()).with_device(seat.device.as_deref()));
+        refused::tell_sending_stopped(self, seat);
     }
 
     /// Keeps an event.
@@ -266,6 +378,21 @@ impl Gateway {
     }
 }
 
+/// The thread that notes sightings; it ends with its queue.
+fn sightings(store: Arc<Store>) -> SyncSender<store::Success> {
+    let (send, receive) = std::sync::mpsc::sync_channel::<store::Success>(SIGHTINGS);
+    let spawned = std::thread::Builder::new().name("sightings".into()).spawn(move || {
+        for success in receive {
+            // Trouble with the disk is told by the check of the whole database.
+            let _ = store.record_success(success);
+        }
+    });
+    if let Err(error) = spawned {
+        error!(%error, "no thread for sightings: last logins are not noted");
+    }
+    send
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What these guard are counters; a panic between two of them leaves nothing worse than a count off by one.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -279,7 +406,7 @@ fn seed() -> [u64; 2] {
     [one, two].map(|half| half.try_into().map_or(0, u64::from_be_bytes))
 }
 
-fn make(settings: Settings, ticketer: &Arc<dyn ProducesTickets>) -> Result<Current, NotInForce> {
+fn make(settings: Settings, ticketer: &Arc<dyn ProducesTickets>, names: &Names) -> Result<Current, NotInForce> {
     let aes = match settings.tls.suites {
         Suites::Auto => Aes::detect(),
         Suites::Aes => Aes::Hardware,
@@ -296,30 +423,38 @@ fn make(settings: Settings, ticketer: &Arc<dyn ProducesTickets>) -> Result<Curre
     let order = first.first().map(|suite| format!("{:?}", suite.suite())).unwrap_or_default();
     info!("tls aes={} order={order}", aes.name());
     let upstreams = Arc::new(Upstreams::new(&settings, aes)?);
+    let look_up = settings.routes.http.as_ref().map(|http| {
+        let settings = RouteSettings {
+            url: http.url.to_string(),
+            roots: Roots::Public,
+            // A look-up tells no secret, and its server stands beside the box.
+            clear: true,
+            timeout: http.timeout,
+            keep: ROUTE_KEPT,
+            send_password: false,
+        };
+        Routes::new(settings, names.clone())
+    });
+    let look_up = look_up.transpose()?;
     let (stop, _) = watch::channel(false);
-    Ok(Current { settings, upstreams, tls, stop })
+    Ok(Current { settings, upstreams, look_up, tls, stop })
 }
 
-fn guard_limits(settings: &Settings) -> abuse::Limits {
-    let abuse = &settings.abuse;
-    let window = u64::try_from(abuse.window.as_millis()).unwrap_or(u64::MAX);
-    let rate = |burst: u32| Rate { burst, every_ms: (window / u64::from(burst.max(1))).max(1) };
-    abuse::Limits {
-        source: rate(abuse.failures_per_device),
-        network: rate(abuse.failures_per_network),
-        ..abuse::Limits::default()
+impl crate::metrics::Source for Gateway {
+    fn metrics(&self) -> String {
+        for protocol in mail::session::Protocol::ALL {
+            let live = self.sessions.list().iter().filter(|session| session.protocol == protocol).count();
+            self.metrics.set_live(protocol, live);
+        }
+        for upstream in self.upstreams().all() {
+            let target = upstream.target();
+            self.metrics.set_backend(&format!("{} {}", target.name, target.protocol.name()), upstream.is_up());
+        }
+        self.metrics.set_table("events-dropped", usize::try_from(self.events.dropped()).unwrap_or(usize::MAX));
+        self.metrics.text()
     }
-}
 
-fn sending_limits(settings: &Settings) -> SendingLimits {
-    let submission = &settings.submission;
-    let default = SendingLimits::default();
-    SendingLimits {
-        messages_per_hour: submission.messages_per_hour,
-        recipients_per_hour: submission.recipients_per_hour,
-        // A day has ten busy hours; an operator who allows more in an hour must not be stopped by the day.
-        messages_per_day: default.messages_per_day.max(submission.messages_per_hour.saturating_mul(10)),
-        recipients_per_day: default.recipients_per_day.max(submission.recipients_per_hour.saturating_mul(10)),
-        ..default
+    fn health(&self) -> Result<(), String> {
+        self.store_state().map_or(Ok(()), Err)
     }
 }

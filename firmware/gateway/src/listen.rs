@@ -82,6 +82,11 @@ impl Permits {
         self.size
     }
 
+    /// Connections open now.
+    pub fn held(&self) -> u32 {
+        self.size.saturating_sub(u32::try_from(self.all.available_permits()).unwrap_or(u32::MAX))
+    }
+
     /// A permit, or `None` when all are taken. `limit` is what one network may hold, unless it is `exempt`.
     pub fn take(self: &Arc<Self>, limit: u32, exempt: bool) -> Option<Permit> {
         let one = Arc::clone(&self.all).try_acquire_owned().ok()?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use mail::session::{Protocol, Transport};
 use settings::{Listener, Settings};
-use store::Store;
+use store::{OpenReport, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -28,6 +28,8 @@ use crate::{alerting, connection, desk, log, metrics};
 const FIRST_PROBES: Duration = Duration::from_secs(3);
 /// How often old addresses are forgotten and the database is exported.
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
+/// How often the database is asked how it is: trouble is told within 10 s (design §4).
+const CHECK: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until a signal ends it.
 ///
@@ -38,7 +40,7 @@ pub async fn run(settings_file: PathBuf) -> anyhow::Result<()> {
         Ok(settings) => settings,
         Err(errors) => bail!("{}", NotInForce::Settings(errors)),
     };
-    log::start(settings.log)?;
+    log::start(&alerting::log(&settings))?;
     raise_descriptor_limit(settings.limits.connections);
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -84,7 +86,7 @@ pub async fn run(settings_file: PathBuf) -> anyhow::Result<()> {
         metrics.abort();
     }
     let store = Arc::clone(&gateway.store);
-    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.close()).await {
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.flush()).await {
         error!(%error, "the device database did not close cleanly; what was acknowledged is safe");
     }
     let _ = gateway.events.flush().await;
@@ -99,21 +101,22 @@ async fn open(
 ) -> anyhow::Result<(Arc<Gateway>, desk::Socket, Vec<Bound>)> {
     let data = settings.host.data.clone();
     std::fs::create_dir_all(&data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
-    let days = settings.events.address_retention.as_secs().div_ceil(86_400);
     let journal = JournalSettings {
         // Two files share what the journal may fill.
-        file_size: settings.events.journal_size / 2,
-        address_days: Some(u32::try_from(days).unwrap_or(u32::MAX)),
+        size: settings.events.journal_size / 2,
+        retention: settings.events.address_retention,
         ..JournalSettings::new(data.join("events"))
     };
     let events = Recorder::start(Journal::open(journal)?).context("cannot start the journal's thread")?;
     let folder = data.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(&folder.join("devices"), &folder.join("keys"))).await?;
     let (store, report) = opened.with_context(|| format!("cannot open the device database in {}", data.display()))?;
-    if let Some(what) = report.trouble() {
+    if report.is_alarming() {
+        let what = alarm(&report);
         error!(what, "the device database was recovered");
         events.record(Event::new(Kind::StoreTrouble { what: what.as_str().into() }, Subject::default()));
     }
+    info!(accounts = report.accounts, devices = report.devices, "device database open");
     let countries = Countries::open(settings.geo.country.as_deref())?;
     let names = Names::new(&alerting::name_servers(&settings))?;
     let alerts = alerting::start(&settings, &names, &events, &data)?;
@@ -126,6 +129,14 @@ async fn open(
     let store = Arc::new(store);
     let parts = Parts { settings_file, settings, store, events, alerts, countries, names };
     Ok((Gateway::new(parts)?, socket, bound))
+}
+
+/// What recovery had to do, in one line.
+fn alarm(report: &OpenReport) -> String {
+    let rebuilt = report.rebuilt.iter().map(|why| format!("rebuilt from its safety copies: {why}"));
+    let lost = report.lost.iter().map(|what| format!("lost: {what}"));
+    let read_only = report.read_only.iter().map(|why| format!("read-only: {why}"));
+    rebuilt.chain(lost).chain(read_only).chain(report.alarms.iter().cloned()).collect::<Vec<_>>().join("; ")
 }
 
 /// The listeners that run, and the sessions they started.
@@ -221,14 +232,21 @@ async fn metrics_page(gateway: &Arc<Gateway>, stop: watch::Receiver<bool>) -> an
 }
 
 async fn housekeeping(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
+    let mut last = tokio::time::Instant::now();
     loop {
         tokio::select! {
-            () = tokio::time::sleep(HOUSEKEEPING) => {}
+            () = tokio::time::sleep(CHECK) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
+        gateway.check_store();
+        if last.elapsed() < HOUSEKEEPING {
+            continue;
+        }
+        last = tokio::time::Instant::now();
         let store = Arc::clone(&gateway.store);
         let retention = gateway.current().settings.events.address_retention;
-        let kept = tokio::task::spawn_blocking(move || store.keep_house(crate::event::now(), retention)).await;
+        let before = crate::event::now().saturating_sub(retention.as_secs());
+        let kept = tokio::task::spawn_blocking(move || store.strip_addresses(before)).await;
         if let Ok(Err(error)) = kept {
             gateway.store_trouble(&error.to_string());
         }

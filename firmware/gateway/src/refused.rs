@@ -9,7 +9,7 @@ use policy::Alias;
 use ring::rand::{SecureRandom, SystemRandom};
 use tracing::{debug, warn};
 
-use crate::admit::{Attempt, Case, Client};
+use crate::admit::{Attempt, Case, Client, Seat};
 use crate::alert::{Incident, What};
 use crate::backend;
 use crate::event::{Kind, Reason, now};
@@ -20,7 +20,7 @@ use crate::gateway::Gateway;
 const PROBE_AFTER: Duration = Duration::from_secs(2);
 
 /// Does all of it. Nothing here can be observed by the client.
-pub async fn follow_up(gateway: Arc<Gateway>, client: Client, case: Case, attempt: Attempt, reason: Reason) {
+pub(crate) async fn follow_up(gateway: Arc<Gateway>, client: Client, case: Case, attempt: Attempt, reason: Reason) {
     let alias = write_down(&gateway, &client, &case, None).await;
     tell(&gateway, &client, &case, alias.as_ref(), What::Refused(reason));
     let Some(account) = &case.account else { return };
@@ -41,19 +41,24 @@ pub async fn follow_up(gateway: Arc<Gateway>, client: Client, case: Case, attemp
 
 /// Keeps the attempt, so that its device can be approved by its alias.
 async fn write_down(gateway: &Arc<Gateway>, client: &Client, case: &Case, known: Option<bool>) -> Option<Alias> {
-    if let Some(device) = &case.device {
+    let account = case.account.as_ref()?.as_str().to_owned();
+    if let (Some(device), None) = (&case.device, known) {
         return Some(device.alias.clone());
     }
-    let account = case.account.as_ref()?.as_str().to_owned();
-    let attempt = store::NewAttempt {
-        account,
-        marks: case.marks.clone(),
-        traits: case.traits.clone(),
-        sighting: case.sighting(client),
-        password_known: known,
-    };
-    let store = Arc::clone(&gateway.store);
-    match tokio::task::spawn_blocking(move || store.record_attempt(attempt)).await {
+    let (store, marks, traits, sighting) =
+        (Arc::clone(&gateway.store), case.marks.clone(), case.traits.clone(), case.sighting(client));
+    let device = case.device.as_ref().map(|device| device.alias.clone());
+    let noted = tokio::task::spawn_blocking(move || {
+        let alias = match device {
+            Some(alias) => Some(alias),
+            None => store.pending_from_refusal(&account, &marks, &traits, &sighting)?.map(|noted| noted.alias),
+        };
+        if let (Some(alias), Some(known)) = (&alias, known) {
+            store.password_known(&account, alias, known)?;
+        }
+        Ok::<_, store::StoreError>(alias)
+    });
+    match noted.await {
         Ok(Ok(alias)) => alias,
         Ok(Err(error)) => {
             gateway.store_trouble(&error.to_string());
@@ -64,7 +69,7 @@ async fn write_down(gateway: &Arc<Gateway>, client: &Client, case: &Case, known:
 }
 
 /// Reports an incident to the owner.
-pub fn tell(gateway: &Gateway, client: &Client, case: &Case, alias: Option<&Alias>, what: What) {
+pub(crate) fn tell(gateway: &Gateway, client: &Client, case: &Case, alias: Option<&Alias>, what: What) {
     let (Some(alerts), Some(account)) = (&gateway.alerts, &case.account) else { return };
     let settings = &case.current.settings;
     let second = settings.accounts.get(account).and_then(|account| account.alert_to.as_ref());
@@ -90,6 +95,29 @@ pub fn tell(gateway: &Gateway, client: &Client, case: &Case, alias: Option<&Alia
     if !alerts.report(incident) {
         debug!("so many incidents at once that this one is in the journal only");
     }
+}
+
+/// Reports to the owner that an account's sending budget ran out.
+pub(crate) fn tell_sending_stopped(gateway: &Gateway, seat: &Seat) {
+    let Some(alerts) = &gateway.alerts else { return };
+    let current = gateway.current();
+    let second = current.settings.accounts.get(&seat.account).and_then(|account| account.alert_to.as_ref());
+    let country = gateway.countries.country(seat.address.ip());
+    let alias = seat.device.as_deref();
+    alerts.report(Incident {
+        at: now(),
+        account: seat.account.as_str().into(),
+        also: second.map(|address| address.to_string().as_str().into()).into_iter().collect(),
+        device: alias.unwrap_or("sending").into(),
+        alias: alias.map(Into::into),
+        page: alias.map(Into::into),
+        protocol: seat.protocol,
+        traits: policy::Traits::default(),
+        clientid: None,
+        address: seat.address.ip(),
+        country: country.as_deref().map(Into::into),
+        what: What::SendingStopped,
+    });
 }
 
 /// Whether the backend takes the password; `None` when it cannot say.

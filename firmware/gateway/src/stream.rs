@@ -24,8 +24,10 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Octets of ciphertext or plaintext moved at once; four TLS records.
+/// Octets of ciphertext or plaintext moved at once after login; four TLS records.
 const CHUNK: usize = 64 * 1024;
+/// The same before login, where one read's worth may have to be kept: what an unknown peer can make us hold is known.
+const CHUNK_BEFORE_LOGIN: usize = 4 * 1024;
 /// The longest TLS record with its header (RFC 5246 §6.2.3 allows 2,048 octets of expansion).
 const RECORD: usize = 5 + 16 * 1024 + 2048;
 /// What TLS adds to one record at most: header, explicit nonce or content type, tag.
@@ -62,6 +64,8 @@ pub struct Stream {
     ended: bool,
     /// We will send no more, once `unsent` is gone.
     finishing: bool,
+    /// Octets read at once.
+    chunk: usize,
 }
 
 /// Octets waiting for a slow peer; given back when empty.
@@ -119,7 +123,12 @@ impl Stream {
     pub fn clear(socket: TcpStream) -> Self {
         // Fails only on a socket that is already gone, which the next read says better.
         let _ = socket.set_nodelay(true);
-        Self { socket, tls: None, unsent: Unsent::default(), ended: false, finishing: false }
+        Self { socket, tls: None, unsent: Unsent::default(), ended: false, finishing: false, chunk: CHUNK_BEFORE_LOGIN }
+    }
+
+    /// From here on octets go through to somebody who takes them: large reads.
+    pub fn relaying(&mut self) {
+        self.chunk = CHUNK;
     }
 
     /// Whether octets are protected on the wire.
@@ -204,7 +213,7 @@ impl Stream {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let kept = self.tls.as_ref().map_or(0, |tls| tls.partial.len());
         SCRATCH.with_borrow_mut(|scratch| {
-            let Some(space) = scratch.input.get_mut(kept..kept + CHUNK) else {
+            let Some(space) = scratch.input.get_mut(kept..kept + self.chunk) else {
                 return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
             };
             let mut space = ReadBuf::new(space);

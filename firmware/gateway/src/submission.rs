@@ -172,7 +172,7 @@ impl Session<'_> {
                         self.machine.message(answer);
                     }
                     RelayAction::Accepted { octets, recipients } => {
-                        self.gateway.metrics.message(octets);
+                        self.gateway.metrics.message_accepted();
                         info!(account = self.seat.account.as_str(), octets, recipients, "message accepted by the backend");
                     }
                     RelayAction::Note(note) => debug!(?note, "submission"),
