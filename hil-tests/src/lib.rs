@@ -7,8 +7,8 @@
 
 pub mod arrows;
 pub mod backends;
-pub mod bench;
 pub mod balancer;
+pub mod bench;
 pub mod certificate;
 pub mod client;
 pub mod demo;
