@@ -30,9 +30,9 @@ pub fn run(options: Options) -> Result<()> {
     if !options.host {
         bail!("the image is not built yet; `cargo box run --host` runs the same gateway on this machine");
     }
+    install::ensure_ready(&[install::BACKENDS])?;
     // From here on a signal ends us in good order; before the servers run there is nothing to put in order.
     let ended = watch(options.json)?;
-    install::ensure_installed(&[install::BACKENDS])?;
     let programs = Programs::find_or_build(if options.dev { Profile::Dev } else { Profile::Release })?;
     let backends = Backends::with(&BackendOptions::default())?;
     for account in &backends.accounts {

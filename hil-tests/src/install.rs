@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::geteuid;
 
+use crate::root;
+
 /// A Debian package and a file that is there once it is installed.
 #[derive(Clone, Copy, Debug)]
 pub struct Package {
@@ -53,6 +55,9 @@ pub const BENCH: &[Package] = &[
     package("openssl", "openssl"),
 ];
 
+/// What an ordinary user needs to be root in a namespace of his own.
+pub const NAMESPACES: &[Package] = &[package("uidmap", "newuidmap")];
+
 /// What the fuzzers are built with: libFuzzer's runtime is C++.
 pub const FUZZING: &[Package] = &[package("g++", "g++")];
 
@@ -71,6 +76,16 @@ pub fn find(program: &str) -> Option<PathBuf> {
         .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
         .map(|folder| folder.join(program))
         .find(|candidate| candidate.is_file())
+}
+
+/// Makes sure that all packages of `sets` are there and that we are root, if need be in a namespace: then this command
+/// starts anew and does not return from here.
+pub fn ensure_ready(sets: &[&[Package]]) -> Result<()> {
+    if geteuid().is_root() {
+        return ensure_installed(sets);
+    }
+    ensure_installed(&[sets, &[NAMESPACES]].concat())?;
+    root::ensure()
 }
 
 /// Makes sure that all packages of `sets` are there.
@@ -93,7 +108,7 @@ pub fn ensure_installed(sets: &[&[Package]]) -> Result<()> {
         missing.join(" ")
     );
     ensure!(
-        geteuid().is_root(),
+        root::is_real(),
         "missing: {0}. As root, run:\n  apt-get update && apt-get install --yes --no-install-recommends {0}",
         missing.join(" ")
     );

@@ -23,6 +23,7 @@ pub mod port;
 pub mod postfix;
 pub mod programs;
 pub mod random;
+pub mod root;
 pub mod script;
 pub mod secrets;
 pub mod session;

@@ -23,7 +23,7 @@ const FUZZ_SECONDS: u32 = 5;
 
 /// Runs all checks; stops at the first that fails.
 pub fn run_all(options: Options) -> Result<()> {
-    step("packages", || install::ensure_installed(&[install::BACKENDS, install::CLIENTS, install::FUZZING]))?;
+    step("packages", || install::ensure_ready(&[install::BACKENDS, install::CLIENTS, install::FUZZING]))?;
     step("format", || run("cargo fmt", cargo().args(["fmt", "--all", "--check"])))?;
     step("arrows, licences, banned crates", || {
         let breaches = arrows::check()?;
@@ -98,25 +98,13 @@ fn tests(programs: &Programs) -> Result<()> {
 fn fuzz() -> Result<()> {
     let folder = workspace().join("firmware/fuzz");
     let mut build = cargo();
-    build.args([
-        "build",
-        "--package",
-        "fuzz",
-        "--bins",
-        "--release",
-        "--message-format",
-        "json-render-diagnostics",
-    ]);
-    build.args([
-        "--config",
-        "profile.release.lto=false",
-        "--config",
-        "profile.release.debug-assertions=true",
-    ]);
-    build.env("CARGO_TARGET_DIR", fuzz_target()?).env(
+    build.args(["build", "--package", "fuzz", "--bins", "--message-format", "json-render-diagnostics"]);
+    build.args(["--config", "profile.dev.opt-level=1"]);
+    // Naming the target keeps the instrumentation out of build scripts.
+    build.args(["--target", &host()?]).env("CARGO_TARGET_DIR", fuzz_target()?).env(
         "RUSTFLAGS",
-        "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-         -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Ccodegen-units=1",
+        "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+         -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table",
     );
     let output =
         build.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cargo does not run")?;
@@ -149,6 +137,14 @@ fn fuzz() -> Result<()> {
         eprintln!("   {}: {FUZZ_SECONDS} s without a finding", name.display());
     }
     Ok(())
+}
+
+/// The triple of this machine, as rustc names it.
+fn host() -> Result<String> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc).arg("-vV").output().context("rustc does not run")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?.to_owned())
 }
 
 fn fuzz_target() -> Result<PathBuf> {
