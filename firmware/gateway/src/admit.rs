@@ -5,7 +5,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use mail::session::{Label, Peer, Protocol, Task};
 use mail::sasl::Mechanism;

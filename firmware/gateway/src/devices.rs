@@ -7,7 +7,6 @@ use control::{
     Response, SessionRow, Simulation, SimulationRow, State, Stats,
 };
 use mail::Account;
-use mail::session::Protocol;
 use policy::{Alias, Device, Layer, Mode, Rules, Standing};
 use tokio::sync::broadcast;
 use tracing::info;
