@@ -18,7 +18,7 @@ use crate::reply::{Got, Replies, text};
 
 /// Octets of a command line with its CRLF: 512, and what SIZE, DSN, AUTH and SMTPUTF8 add (RFC 1870 §3, RFC 3461
 /// §5, RFC 4954 §3, RFC 6531 §3.4).
-const COMMAND_LINE: usize = 2048;
+const COMMAND_LINE: usize = 1536;
 /// Commands whose answers are outstanding.
 const RING: usize = 32;
 
