@@ -42,6 +42,7 @@ struct Found {
 
 /// Mechanisms of the backend that we can use there.
 #[derive(Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of four")]
 struct Auth {
     plain: bool,
     login: bool,
@@ -195,16 +196,15 @@ impl Client {
     /// A whole reply: the protocol's table.
     fn reply(&mut self, code: u16, job: &Job<'_>) {
         match (self.state, code) {
-            (State::Greeting, 220) => self.ehlo(job, false),
+            (State::Greeting, 220) | (State::XClient(Part::First), 220 | 250) => self.ehlo(job, false),
             (State::Greeting, _) => self.end(End::Away("greeting")),
             (State::Ehlo, 250) => self.greeted(job),
             (State::Ehlo, _) => self.end(End::Away("EHLO")),
             (State::StartTls, 220) if self.replies.behind().is_empty() => {
-                self.state = State::Handshake(false)
+                self.state = State::Handshake(false);
             }
             (State::StartTls, 220) => self.end(End::Violation("octets behind STARTTLS")),
             (State::StartTls, _) => self.end(End::Away("STARTTLS")),
-            (State::XClient(Part::First), 220 | 250) => self.ehlo(job, false),
             (State::XClient(_), 220 | 250) => {
                 self.believed = Some(true);
                 self.ehlo(job, true);
@@ -222,7 +222,7 @@ impl Client {
                 self.state = State::Acknowledged;
             }
             (State::Challenge(Mechanism::Login), 334) => {
-                self.state = State::Sending(Mechanism::Login, Words::User, 0)
+                self.state = State::Sending(Mechanism::Login, Words::User, 0);
             }
             (State::Challenge(mechanism), 334) => self.state = State::Sending(mechanism, Words::Both, 0),
             (State::Name, 334) => self.state = State::Sending(Mechanism::Login, Words::Secret, 0),

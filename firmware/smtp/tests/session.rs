@@ -1,4 +1,5 @@
 //! The server's side, octet for octet: RFC examples and the CLIENTID vectors of the reference.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests fail by panicking
 
 use mail::clientid::ClientId;
 use mail::sasl::Mechanism;
@@ -15,6 +16,7 @@ fn offer() -> Offer {
 
 /// What a session said and asked, in the driver's view.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a test's log")]
 enum Event {
     Sent(String),
     Note(Note),

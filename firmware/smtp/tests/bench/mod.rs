@@ -120,7 +120,7 @@ impl Bench {
                     self.relay.message(self.message);
                 }
                 Some(RelayAction::Accepted { octets, recipients }) => {
-                    self.accepted.push((octets, recipients))
+                    self.accepted.push((octets, recipients));
                 }
                 Some(RelayAction::Note(note)) => self.notes.push(note),
                 Some(RelayAction::Close(why)) => {
