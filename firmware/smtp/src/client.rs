@@ -71,8 +71,10 @@ enum State {
     Sending(Mechanism, Words, usize),
     /// An OAuth error was acknowledged: whatever comes is a refusal.
     Acknowledged,
-    /// The outcome is known; it is yielded at every further call.
+    /// The outcome is known, and yielded once.
     Over(End),
+    /// It was yielded. True: the credentials were accepted.
+    Gone(bool),
 }
 
 /// Which words of a login one response has.
@@ -360,7 +362,9 @@ impl Backend for Client {
                 }
                 State::Secured => self.ehlo(job, false),
                 State::Sending(mechanism, words, from) => self.send_piece(mechanism, words, from, job),
+                State::Gone(_) => return None,
                 State::Over(end) => {
+                    self.state = State::Gone(matches!(end, End::Accepted));
                     return Some(Step::Done(match end {
                         End::Capabilities => Outcome::Capabilities(&self.text),
                         End::Accepted => {
@@ -391,7 +395,7 @@ impl Backend for Client {
     }
 
     fn rest(&self) -> &[u8] {
-        if self.state == State::Over(End::Accepted) { self.replies.behind() } else { &[] }
+        if self.state == State::Gone(true) { self.replies.behind() } else { &[] }
     }
 }
 
