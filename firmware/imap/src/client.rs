@@ -446,6 +446,10 @@ impl Talk {
 
     fn logged_in(&mut self, status: Status<'_>) -> bool {
         match status {
+            // A yes to what was not said yet is not the backend's opinion of it.
+            Status::Ok(_) if !matches!(self.state, State::LoggingIn(Part::Said(_))) => {
+                self.finish(End::Violation("accepted nothing"))
+            }
             Status::Ok(text) => {
                 let text = text.get(..text.len().min(KEPT)).unwrap_or_default();
                 let _ = self.text.extend_from_slice(text);

@@ -3,6 +3,7 @@ use core::mem;
 use core::ops::Range;
 
 use mail::input::{Input, Line};
+use mail::outbox::{Outbox, Then, Waiting};
 use mail::sasl::{self, Exchange, Mechanism, Progress, Proof, SaslError, USER};
 use mail::session::{Action, Answer, Closed, Label, Login, Note, Session as Contract, Transport};
 use mail::{ClientId, Secret};
@@ -30,7 +31,7 @@ const CLIENTID_LITERAL: usize = 128;
 #[derive(Debug)]
 pub struct Session {
     input: Input<COMMAND>,
-    reply: Reply,
+    reply: Outbox<REPLY>,
     security: Security,
     label: Label,
     errors: u8,
@@ -70,29 +71,12 @@ enum State {
     Done,
 }
 
-/// Actions that wait, in this order.
-#[derive(Debug)]
-struct Reply {
-    note: Option<Note>,
-    text: heapless::Vec<u8, REPLY>,
-    text_taken: bool,
-    then: Option<Then>,
-}
-
-#[derive(Debug)]
-enum Then {
-    StartTls,
-    Login,
-    Relay,
-    Close(Closed),
-}
-
 impl Session {
     /// A new session, whose first action is its greeting. Under implicit TLS the handshake comes before it.
     pub const fn new(transport: Transport) -> Self {
         Self {
             input: Input::new(),
-            reply: Reply { note: None, text: heapless::Vec::new(), text_taken: false, then: None },
+            reply: Outbox::new(),
             security: match transport {
                 Transport::Clear => Security::Clear,
                 Transport::Tls => Security::Tls { clientid: None },
@@ -129,20 +113,13 @@ impl Contract for Session {
 
     fn next(&mut self, offer: &Offer) -> Option<Action<'_>> {
         loop {
-            if let Some(note) = self.reply.note.take() {
-                return Some(Action::Note(note));
-            }
-            if !self.reply.text.is_empty() && !self.reply.text_taken {
-                self.reply.text_taken = true;
-                return Some(Action::Send(&self.reply.text));
-            }
-            self.reply.text.clear();
-            self.reply.text_taken = false;
-            match self.reply.then.take() {
-                Some(Then::StartTls) => return Some(Action::StartTls),
-                Some(Then::Relay) => return Some(Action::Relay),
-                Some(Then::Close(closed)) => return Some(Action::Close(closed)),
-                Some(Then::Login) => return self.login(),
+            match self.reply.take() {
+                Some(Waiting::Note(note)) => return Some(Action::Note(note)),
+                Some(Waiting::Text) => return Some(Action::Send(self.reply.text())),
+                Some(Waiting::Then(Then::StartTls)) => return Some(Action::StartTls),
+                Some(Waiting::Then(Then::Relay)) => return Some(Action::Relay),
+                Some(Waiting::Then(Then::Close(closed))) => return Some(Action::Close(closed)),
+                Some(Waiting::Then(Then::Login)) => return self.login(),
                 None => {}
             }
             if !self.step(offer) {
@@ -164,7 +141,7 @@ impl Contract for Session {
         self.state = match mem::take(&mut self.state) {
             State::Deciding { tag, length, .. } => {
                 self.input.consume(length);
-                self.reply.then = None;
+                self.reply.recall();
                 self.decided(&tag, &answer)
             }
             other => other,
@@ -262,11 +239,11 @@ impl Session {
             }
             (Verb::StartTls, None) if !tls => self.start_tls(&head.tag, end),
             (Verb::ClientId, _) if !tls => {
-                self.reply.note = Some(Note::ClientIdInClear);
+                self.reply.note(Note::ClientIdInClear);
                 self.refuse(&head.tag, UNKNOWN, end, literal)
             }
             (Verb::Login | Verb::Authenticate, _) if !tls => {
-                self.reply.note = Some(Note::LoginInClear);
+                self.reply.note(Note::LoginInClear);
                 self.refuse(&head.tag, b"NO [PRIVACYREQUIRED] Use TLS first.", end, literal)
             }
             (Verb::Login, Some(_)) if !offer.mechanisms().takes(Mechanism::Plain) => {
@@ -331,7 +308,7 @@ impl Session {
             return self.refuse_clientid(&head.tag, end, None);
         };
         if underscore {
-            self.reply.note = Some(Note::ClientIdUnderscore);
+            self.reply.note(Note::ClientIdUnderscore);
         }
         self.security = Security::Tls { clientid: Some(id) };
         self.done(&head.tag, b"OK CLIENTID completed", end)
@@ -477,7 +454,7 @@ impl Session {
     }
 
     fn count(&mut self, behind: Option<u64>) -> State {
-        self.reply.note.get_or_insert(Note::Malformed);
+        self.reply.note(Note::Malformed);
         self.errors = self.errors.saturating_add(1);
         if self.errors >= ERRORS {
             return self.close(b"* BYE Too many errors.\r\n", Closed::TooManyErrors);
@@ -505,19 +482,19 @@ impl Session {
             return self.close(b"", Closed::Injection);
         }
         self.reply.say(&[tag, b" OK Begin TLS negotiation now.\r\n"]);
-        self.reply.then = Some(Then::StartTls);
+        self.reply.then(Then::StartTls);
         State::Handshake
     }
 
     /// Octets in clear came behind STARTTLS before the handshake (RFC 3207 §6 has it for all): not even the go-ahead
     /// is sent, if it is still here.
     fn injected(&mut self) {
-        self.reply.text.clear();
+        self.reply.recall();
         self.state = self.close(b"", Closed::Injection);
     }
 
     fn decide(&mut self, tag: Tag, proof: Proof, base: usize, length: usize) -> State {
-        self.reply.then = Some(Then::Login);
+        self.reply.then(Then::Login);
         State::Deciding { tag, proof, base, length }
     }
 
@@ -537,10 +514,10 @@ impl Session {
     fn decided(&mut self, tag: &Tag, answer: &Answer<'_>) -> State {
         match answer {
             Answer::Admitted { untagged, text } => {
-                self.reply.pass_lines(untagged);
+                pass_lines(&mut self.reply, untagged);
                 self.reply.say(&[tag, b" OK "]);
-                self.reply.pass_text(text);
-                self.reply.then = Some(Then::Relay);
+                pass_text(&mut self.reply, text);
+                self.reply.then(Then::Relay);
                 return State::Relaying;
             }
             Answer::Failed | Answer::FailedLast => {
@@ -559,7 +536,7 @@ impl Session {
     fn close(&mut self, text: &[u8], closed: Closed) -> State {
         self.input.clear();
         self.reply.say(&[text]);
-        self.reply.then = Some(Then::Close(closed));
+        self.reply.then(Then::Close(closed));
         State::Done
     }
 
@@ -580,59 +557,50 @@ impl Security {
     }
 }
 
-impl Reply {
-    /// Adds `parts`. Everything of our own fits; see [`REPLY`].
-    fn say(&mut self, parts: &[&[u8]]) {
-        for part in parts {
-            let _ = self.text.extend_from_slice(part);
+/// The backend's untagged lines, whole ones only, up to [`PASSED`] octets of them.
+fn pass_lines(reply: &mut Outbox<REPLY>, lines: &[u8]) {
+    for line in lines.split_inclusive(|&octet| octet == b'\n') {
+        let Some(content) = line.strip_suffix(b"\r\n") else { continue };
+        let fits = reply.text().len() + line.len() <= PASSED;
+        if !fits || !content.starts_with(b"* ") || !is_text(content) {
+            continue;
+        }
+        match split_prefix(content, b"* CAPABILITY ") {
+            Some((prefix, list)) => {
+                reply.say(&[prefix]);
+                pass_capabilities(reply, list);
+                reply.say(&[b"\r\n"]);
+            }
+            None => reply.say(&[line]),
         }
     }
+}
 
-    /// The backend's untagged lines, whole ones only, up to [`PASSED`] octets of them.
-    fn pass_lines(&mut self, lines: &[u8]) {
-        for line in lines.split_inclusive(|&octet| octet == b'\n') {
-            let Some(content) = line.strip_suffix(b"\r\n") else { continue };
-            let fits = self.text.len() + line.len() <= PASSED;
-            if !fits || !content.starts_with(b"* ") || !is_text(content) {
-                continue;
-            }
-            match split_prefix(content, b"* CAPABILITY ") {
-                Some((prefix, list)) => {
-                    self.say(&[prefix]);
-                    self.pass_capabilities(list);
-                    self.say(&[b"\r\n"]);
-                }
-                None => self.say(&[line]),
-            }
-        }
+/// The backend's words behind its OK, or ours; and the line's end.
+fn pass_text(reply: &mut Outbox<REPLY>, text: &[u8]) {
+    let text = text.get(..text.len().min(PASSED)).unwrap_or_default();
+    if text.is_empty() || !is_text(text) {
+        return reply.say(&[b"Logged in.\r\n"]);
     }
-
-    /// The backend's words behind its OK, or ours; and the line's end.
-    fn pass_text(&mut self, text: &[u8]) {
-        let text = text.get(..text.len().min(PASSED)).unwrap_or_default();
-        if text.is_empty() || !is_text(text) {
-            return self.say(&[b"Logged in.\r\n"]);
+    let list = split_prefix(text, b"[CAPABILITY ").and_then(|(prefix, rest)| {
+        let end = rest.iter().position(|&octet| octet == b']')?;
+        let (list, behind) = rest.split_at_checked(end)?;
+        Some((prefix, list, behind))
+    });
+    match list {
+        Some((prefix, list, behind)) => {
+            reply.say(&[prefix]);
+            pass_capabilities(reply, list);
+            reply.say(&[behind, b"\r\n"]);
         }
-        let list = split_prefix(text, b"[CAPABILITY ").and_then(|(prefix, rest)| {
-            let end = rest.iter().position(|&octet| octet == b']')?;
-            let (list, behind) = rest.split_at_checked(end)?;
-            Some((prefix, list, behind))
-        });
-        match list {
-            Some((prefix, list, behind)) => {
-                self.say(&[prefix]);
-                self.pass_capabilities(list);
-                self.say(&[behind, b"\r\n"]);
-            }
-            None => self.say(&[text, b"\r\n"]),
-        }
+        None => reply.say(&[text, b"\r\n"]),
     }
+}
 
-    fn pass_capabilities(&mut self, list: &[u8]) {
-        let kept = list.split(|&octet| octet == b' ').filter(|atom| carries_after_login(atom));
-        for (at, atom) in kept.enumerate() {
-            self.say(&[if at == 0 { b"" } else { b" " }, atom]);
-        }
+fn pass_capabilities(reply: &mut Outbox<REPLY>, list: &[u8]) {
+    let kept = list.split(|&octet| octet == b' ').filter(|atom| carries_after_login(atom));
+    for (at, atom) in kept.enumerate() {
+        reply.say(&[if at == 0 { b"" } else { b" " }, atom]);
     }
 }
 

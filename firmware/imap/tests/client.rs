@@ -1,6 +1,7 @@
 //! Our side against scripted backends: honest ones, odd ones, hostile ones.
 #![allow(clippy::unwrap_used, clippy::needless_raw_string_hashes)] // a test fails by panicking; dialogues are quoted alike
 
+#[path = "../../mail/tests/talk/mod.rs"]
 mod talk;
 
 use std::net::SocketAddr;
@@ -9,7 +10,12 @@ use imap::Client;
 use mail::sasl::Mechanism;
 use mail::session::{Backend as _, Job, Peer, Step, Task};
 use proptest::prelude::*;
-use talk::{play_backend, steps};
+use talk::steps;
+
+#[track_caller]
+fn play_backend(job: &Job<'_>, dialogue: &str) -> Client {
+    talk::play_backend(Client::new(), job, dialogue)
+}
 
 const PROBE: Job<'static> =
     Job { task: Task::Probe, starttls: false, peer: None, hostname: "edge.example.net" };
@@ -357,6 +363,16 @@ fn hostile_backends() {
     later("P2 OK Logged in", "violation not a reply to us");
     later("* PREAUTH", "violation PREAUTH");
     later(r"P3 OK x\ry", "violation bare CR or LF");
+
+    play_backend(
+        &ann(),
+        "
+        S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] ready
+        C: P3 AUTHENTICATE PLAIN
+        S: P3 OK Logged in
+        ! violation accepted nothing
+    ",
+    );
 
     let (mut client, mut seen, job) = (Client::new(), Vec::new(), ann());
     let endless = [b"* OK ".as_slice(), &[b'x'; 10_000]].concat();

@@ -1,9 +1,7 @@
 //! An independent parser, imap-codec, reads the commands that our machine accepts, and must read the same in them.
 #![allow(clippy::unwrap_used, clippy::needless_raw_string_hashes)] // a test fails by panicking; dialogues are quoted alike
 
-mod talk;
-
-use imap::Session;
+use imap::{Offer, Session};
 use imap_codec::CommandCodec;
 use imap_codec::decode::Decoder;
 use imap_codec::encode::{Encoder, Fragment};
@@ -12,7 +10,10 @@ use imap_types::core::{AString, IString, NString};
 use imap_types::secret::Secret;
 use mail::session::{Action, Answer, Session as _, Transport};
 use proptest::prelude::*;
-use talk::offer;
+
+fn offer() -> Offer {
+    Offer::from_backend(b"IMAP4rev1 SASL-IR ID AUTH=PLAIN", "box", true)
+}
 
 /// What our machine reads in a login: name, password, decoded.
 fn ours(octets: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {

@@ -1,12 +1,28 @@
 //! Dialogues: clientid.md §6.2, the examples of the RFCs that come before login, and what hostile clients do.
 #![allow(clippy::unwrap_used, clippy::needless_raw_string_hashes)] // a test fails by panicking; dialogues are quoted alike
 
+#[path = "../../mail/tests/talk/mod.rs"]
 mod talk;
 
 use imap::{Offer, Session};
 use mail::session::Transport::{Clear, Tls};
-use mail::session::{Action, Answer, Session as _};
-use talk::{offer, play, run};
+use mail::session::{Action, Answer, Session as _, Transport};
+
+const DOVECOT: &[u8] =
+    b"IMAP4rev1 SASL-IR LOGIN-REFERRALS ID ENABLE IDLE LITERAL+ STARTTLS LOGINDISABLED AUTH=PLAIN AUTH=XOAUTH2 AUTH=OAUTHBEARER";
+
+fn offer() -> Offer {
+    Offer::from_backend(DOVECOT, "box", true)
+}
+
+fn run(transport: Transport, offer: &Offer, input: &[u8], pieces: &[usize]) -> Vec<String> {
+    talk::run(Session::new(transport), offer, input, pieces)
+}
+
+#[track_caller]
+fn play(transport: Transport, offer: &Offer, dialogue: &str) {
+    talk::play(Session::new(transport), offer, dialogue);
+}
 
 /// RFC 9051 §6.1.1, §6.2.1, §6.2.3 and §6.1.3, through STARTTLS.
 #[test]

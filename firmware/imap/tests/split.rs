@@ -1,11 +1,20 @@
 //! However the input is split, the same octets give the same actions.
 #![allow(clippy::unwrap_used, clippy::needless_raw_string_hashes)] // a test fails by panicking; dialogues are quoted alike
 
+#[path = "../../mail/tests/talk/mod.rs"]
 mod talk;
 
-use mail::session::Transport::{Clear, Tls};
+use imap::{Offer, Session};
+use mail::session::Transport::{self, Clear, Tls};
 use proptest::prelude::*;
-use talk::{offer, run};
+
+fn offer() -> Offer {
+    Offer::from_backend(b"IMAP4rev1 AUTH=PLAIN AUTH=XOAUTH2", "box", true)
+}
+
+fn run(transport: Transport, offer: &Offer, input: &[u8], pieces: &[usize]) -> Vec<String> {
+    talk::run(Session::new(transport), offer, input, pieces)
+}
 
 /// Pieces of dialogues, whole and broken, in an order nobody would choose.
 fn octets() -> impl Strategy<Value = Vec<u8>> {

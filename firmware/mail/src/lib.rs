@@ -9,6 +9,7 @@ pub mod address;
 pub mod clientid;
 pub mod domain;
 pub mod input;
+pub mod outbox;
 pub mod sasl;
 pub mod secret;
 pub mod session;

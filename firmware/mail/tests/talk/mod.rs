@@ -1,17 +1,9 @@
-//! Runs a session or a client by a written dialogue, and by bytes in any split.
+//! Runs a session or a client by a written dialogue, and by bytes in any split. The tests of `imap` and `pop3` include it.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its part, and a test fails by panicking
 
 use std::fmt::Write as _;
 
-use imap::{Client, Offer, Session};
-use mail::session::{Action, Answer, Backend, Job, Login, Outcome, Session as _, Step, Transport};
-
-pub const DOVECOT: &[u8] =
-    b"IMAP4rev1 SASL-IR LOGIN-REFERRALS ID ENABLE IDLE LITERAL+ STARTTLS LOGINDISABLED AUTH=PLAIN AUTH=XOAUTH2 AUTH=OAUTHBEARER";
-
-pub fn offer() -> Offer {
-    Offer::from_backend(DOVECOT, "box", true)
-}
+use mail::session::{Action, Answer, Backend, Job, Label, Login, Outcome, Session, Step};
 
 pub fn text(octets: &[u8]) -> String {
     octets.escape_ascii().to_string().replace("\\\"", "\"").replace("\\'", "'")
@@ -25,7 +17,7 @@ pub fn describe(login: &Login<'_>) -> String {
     if let Some(id) = login.clientid {
         let _ = write!(line, " on {} {}", id.kind, text(id.token.expose()));
     }
-    if *login.label != mail::session::Label::default() {
+    if *login.label != Label::default() {
         let label = login.label;
         let _ = write!(line, " with {}/{}/{}/{}", label.name, label.version, label.vendor, label.os);
     }
@@ -47,7 +39,7 @@ pub fn answer(user: &[u8]) -> Answer<'static> {
 }
 
 /// Does all that waits.
-pub fn drain(session: &mut Session, offer: &Offer, seen: &mut Vec<String>, sent: &mut Vec<u8>) {
+pub fn drain<S: Session>(session: &mut S, offer: &S::Offer, seen: &mut Vec<String>, sent: &mut Vec<u8>) {
     while let Some(action) = session.next(offer) {
         if let Action::Send(octets) = action {
             assert!(octets.ends_with(b"\r\n"), "{}", text(octets));
@@ -80,8 +72,8 @@ pub fn flush(seen: &mut Vec<String>, sent: &mut Vec<u8>) {
 /// Feeds `input` in pieces of the given sizes (the last one repeats) and tells everything that happened; adjacent
 /// Sends are joined. TLS is granted at once, unless octets in clear are left: then it is the injection that
 /// the session itself sees when they come in one piece.
-pub fn run(transport: Transport, offer: &Offer, input: &[u8], pieces: &[usize]) -> Vec<String> {
-    let (mut session, mut seen, mut sent) = (Session::new(transport), Vec::new(), Vec::new());
+pub fn run<S: Session>(mut session: S, offer: &S::Offer, input: &[u8], pieces: &[usize]) -> Vec<String> {
+    let (mut seen, mut sent) = (Vec::new(), Vec::new());
     drain(&mut session, offer, &mut seen, &mut sent);
     let (mut left, mut pieces) = (input, pieces.iter().copied().chain(std::iter::repeat(7)));
     while !left.is_empty() && !over(&seen) {
@@ -123,8 +115,8 @@ fn over(seen: &[String]) -> bool {
 /// Plays the client's lines (`C: line`, or `c: octets` without CRLF; `\r`, `\n`, `\0`, `\xff` are escapes) of
 /// `dialogue` and compares all that comes back with its other lines.
 #[track_caller]
-pub fn play(transport: Transport, offer: &Offer, dialogue: &str) {
-    let (mut session, mut seen, mut sent) = (Session::new(transport), Vec::new(), Vec::new());
+pub fn play<S: Session>(mut session: S, offer: &S::Offer, dialogue: &str) {
+    let (mut seen, mut sent) = (Vec::new(), Vec::new());
     drain(&mut session, offer, &mut seen, &mut sent);
     flush(&mut seen, &mut sent);
     for line in dialogue.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -152,8 +144,8 @@ pub fn play(transport: Transport, offer: &Offer, dialogue: &str) {
 /// Like [`play`] for our side: the backend's lines (`S:`, `s:`) are played, ours are compared. The backend's side of
 /// TLS is `[TLS]`.
 #[track_caller]
-pub fn play_backend(job: &Job<'_>, dialogue: &str) -> Client {
-    let (mut client, mut seen) = (Client::new(), Vec::new());
+pub fn play_backend<B: Backend>(mut client: B, job: &Job<'_>, dialogue: &str) -> B {
+    let mut seen = Vec::new();
     steps(&mut client, job, &mut seen);
     for line in dialogue.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let octets = match line.get(..3) {
@@ -177,7 +169,7 @@ pub fn play_backend(job: &Job<'_>, dialogue: &str) -> Client {
 }
 
 /// Does all that waits of our side.
-pub fn steps(client: &mut Client, job: &Job<'_>, seen: &mut Vec<String>) {
+pub fn steps(client: &mut impl Backend, job: &Job<'_>, seen: &mut Vec<String>) {
     loop {
         let line = match client.next(job) {
             None => return,
