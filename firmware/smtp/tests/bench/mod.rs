@@ -153,6 +153,8 @@ pub struct Server {
     body: Option<Vec<u8>>,
     chunk: Option<(usize, bool)>,
     chunks: Vec<u8>,
+    /// The last message ended with a CR; an LF behind it belongs to it.
+    ended_in_cr: bool,
 }
 
 impl Server {
@@ -174,6 +176,7 @@ impl Server {
             body: None,
             chunk: None,
             chunks: Vec::new(),
+            ended_in_cr: false,
         }
     }
 
@@ -196,6 +199,9 @@ impl Server {
     }
 
     fn octet(&mut self, octet: u8) {
+        if std::mem::take(&mut self.ended_in_cr) && octet == b'\n' {
+            return;
+        }
         if let Some((left, last)) = self.chunk {
             self.chunks.push(octet);
             self.chunk = Some((left - 1, last));
@@ -216,6 +222,7 @@ impl Server {
                 }
                 self.messages.push(unstuff(&message));
                 self.body = None;
+                self.ended_in_cr = octet == b'\r';
                 self.say("250 2.0.0 Ok: queued");
             }
             return;
