@@ -93,7 +93,6 @@ pub(crate) fn size_of_folder(path: &Path) -> u64 {
 /// Octets an unprivileged process may still write on the disk of `path`.
 pub(crate) fn free_space(path: &Path) -> u64 {
     // Where the file system does not say, the writes themselves will.
-    nix::sys::statvfs::statvfs(path).map_or(u64::MAX, |disk| {
-        u64::from(disk.blocks_available()).saturating_mul(u64::from(disk.fragment_size()))
-    })
+    nix::sys::statvfs::statvfs(path)
+        .map_or(u64::MAX, |disk| disk.blocks_available().saturating_mul(disk.fragment_size()))
 }

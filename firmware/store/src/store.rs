@@ -104,6 +104,10 @@ impl Store {
         if keys.starts_with(folder) {
             return Err(StoreError::Keys("must not be kept in the database's folder".to_owned()));
         }
+        // New keys for an old database would recognise none of its devices: its owners would be locked out for good.
+        if std::fs::symlink_metadata(keys).is_err() && recover::exists(folder) {
+            return Err(StoreError::Keys("missing, though the database is there: put it back".to_owned()));
+        }
         let mut keys = Keys::open(keys)?;
         let mut opened = recover::open(folder, keys.database)?;
         if keys.database != Some(opened.meta.database) {
@@ -500,7 +504,7 @@ fn look(engine: &Engine, place: Place, macs: &[[u8; 32]], now: UnixSeconds) -> R
             match decode_standing(body)? {
                 Standing::Pending => found.pending += 1,
                 Standing::Approved { until } => {
-                    found.approved += usize::from(until.is_none_or(|until| now < until))
+                    found.approved += usize::from(until.is_none_or(|until| now < until));
                 }
                 Standing::Revoked => {}
             }
