@@ -52,7 +52,12 @@ pub fn log(settings: &Settings) -> LogSettings {
 ///
 /// # Errors
 /// A CA file or folder that cannot be used.
-pub fn start(settings: &Settings, names: &Names, events: &Recorder, data: &Path) -> Result<Option<Alerts>> {
+pub fn start(
+    settings: &Settings,
+    names: &Names,
+    events: &Recorder,
+    data: &Path,
+) -> Result<Option<(Alerts, Outbox)>> {
     let alerts = &settings.alerts;
     let letter = alerts.mail.as_ref().map(|mail| LetterSettings {
         from_name: "Postern mail security".into(),
@@ -94,11 +99,13 @@ pub fn start(settings: &Settings, names: &Names, events: &Recorder, data: &Path)
     let limits = Limits {
         digest_after: alerts.digest_interval.as_secs().max(1),
         digest_longest: alerts.digest_interval.as_secs().max(Limits::default().digest_longest),
+        mails_per_account: alerts.mails_per_account,
         ..Limits::default()
     };
     let pointers = Pointers::new(names.clone(), settings.dns.timeout);
     let settings = AlertSettings { limits, letter };
-    Ok(Some(Alerts::start(settings, pointers, outbox, events.clone())))
+    let alerts = Alerts::start(settings, pointers, outbox.clone(), events.clone());
+    Ok(Some((alerts, outbox)))
 }
 
 fn relay(settings: &Settings, via: &Via) -> Result<RelaySettings> {

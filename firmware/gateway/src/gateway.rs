@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::admit::Seat;
-use crate::alert::Alerts;
+use crate::alert::{Alerts, Outbox};
 use crate::auth_http::{RouteSettings, Routes};
 use crate::dial::Roots;
 use crate::event::{Event, Kind, Recorder, Subject};
@@ -80,7 +80,7 @@ pub struct Gateway {
     /// The journal.
     pub events: Recorder,
     /// Mail to owners, word to the operator.
-    pub alerts: Option<Alerts>,
+    pub alerts: Option<(Alerts, Outbox)>,
     /// Counters.
     pub metrics: Metrics,
     /// Countries of addresses.
@@ -135,7 +135,7 @@ pub struct Parts {
     /// The journal, running.
     pub events: Recorder,
     /// Alerts, running.
-    pub alerts: Option<Alerts>,
+    pub alerts: Option<(Alerts, Outbox)>,
     /// Countries of addresses.
     pub countries: Countries,
     /// The name service.

@@ -85,6 +85,11 @@ pub async fn run(settings_file: PathBuf) -> anyhow::Result<()> {
     if let Some(metrics) = metrics {
         metrics.abort();
     }
+    if let Some((alerts, outbox)) = &gateway.alerts {
+        // What waits for a digest is written now rather than lost; what cannot be sent stays in its folder.
+        alerts.stop().await;
+        outbox.settle().await;
+    }
     let store = Arc::clone(&gateway.store);
     if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.flush()).await {
         error!(%error, "the device database did not close cleanly; what was acknowledged is safe");

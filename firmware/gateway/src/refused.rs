@@ -36,6 +36,8 @@ pub(crate) async fn follow_up(gateway: Arc<Gateway>, client: Client, case: Case,
         warn!(account = account.as_str(), "a refused client knows the password");
         let alias = write_down(&gateway, &client, &case, Some(true)).await.or(alias);
         tell(&gateway, &client, &case, alias.as_ref(), What::PasswordKnown);
+    } else {
+        tell(&gateway, &client, &case, alias.as_ref(), What::Guessed(reason));
     }
 }
 
@@ -70,7 +72,7 @@ async fn write_down(gateway: &Arc<Gateway>, client: &Client, case: &Case, known:
 
 /// Reports an incident to the owner.
 pub(crate) fn tell(gateway: &Gateway, client: &Client, case: &Case, alias: Option<&Alias>, what: What) {
-    let (Some(alerts), Some(account)) = (&gateway.alerts, &case.account) else { return };
+    let (Some((alerts, _)), Some(account)) = (&gateway.alerts, &case.account) else { return };
     let settings = &case.current.settings;
     let second = settings.accounts.get(account).and_then(|account| account.alert_to.as_ref());
     // A client without marks is told apart by what it shows.
@@ -99,7 +101,7 @@ pub(crate) fn tell(gateway: &Gateway, client: &Client, case: &Case, alias: Optio
 
 /// Reports to the owner that an account's sending budget ran out.
 pub(crate) fn tell_sending_stopped(gateway: &Gateway, seat: &Seat) {
-    let Some(alerts) = &gateway.alerts else { return };
+    let Some((alerts, _)) = &gateway.alerts else { return };
     let current = gateway.current();
     let second = current.settings.accounts.get(&seat.account).and_then(|account| account.alert_to.as_ref());
     let country = gateway.countries.country(seat.address.ip());
