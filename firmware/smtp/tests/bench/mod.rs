@@ -139,6 +139,7 @@ impl Bench {
 pub type EndMarks = &'static [&'static [u8]];
 
 /// A small submission server, logged in.
+#[allow(clippy::struct_excessive_bools)] // a test's switches
 pub struct Server {
     marks: EndMarks,
     /// It answers.
