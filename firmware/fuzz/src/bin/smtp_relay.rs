@@ -156,7 +156,8 @@ fn run(octets: &[u8], script: Option<&[u8]>, piece: usize) -> Vec<u8> {
             said = said.get(taken..).unwrap_or_default();
             moved |= taken > 0;
         } else {
-            let taken = relay.from_backend(&server.replies);
+            let piece = piece.min(server.replies.len());
+            let taken = relay.from_backend(server.replies.get(..piece).unwrap_or_default());
             server.replies.drain(..taken);
             moved |= taken > 0;
         }
