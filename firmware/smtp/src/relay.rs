@@ -128,7 +128,7 @@ pub struct Relay {
     line_taken: bool,
     /// The current line of `commands` waits for the answers before it.
     line_waits: bool,
-    /// Nothing is forwarded until all answers are in (RFC 2920 §3.1: NOOP ends a group).
+    /// Nothing is parsed until all answers are in: NOOP ends a group (RFC 2920 §3.1), and so does a message here.
     barrier: bool,
     replies: Replies,
     ring: heapless::Deque<Pending, RING>,
@@ -911,6 +911,8 @@ impl Relay {
             return step;
         }
         self.phase = Phase::Command;
+        // What follows belongs to the next transaction, which does not begin before this one's answer ends it.
+        self.barrier = true;
         match body.refused() {
             None => {
                 let last = !self.envelope.chunks || self.last_chunk;

@@ -278,6 +278,11 @@ fn a_strange_name_is_not_repeated() {
     assert!(log.iter().any(|line| line.contains("HELO=a+20b+0D+0AMAIL ")), "{log:?}");
 }
 
+#[test]
+fn it_has_its_size() {
+    assert!(size_of::<Client>() <= 6 * 1024, "{}", size_of::<Client>());
+}
+
 proptest! {
     #[test]
     fn splits_do_not_matter(cut in 1..40usize, reply in "(2[0-9]{2}[- ][a-z]{0,5}\r?\n){1,3}") {

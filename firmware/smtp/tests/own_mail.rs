@@ -216,3 +216,9 @@ fn says_when_it_cannot_tell() {
         "refused 530 5.7.0 first log in"
     );
 }
+
+#[test]
+fn they_have_their_sizes() {
+    assert!(size_of::<Sender>() <= 3 * 1024, "{}", size_of::<Sender>());
+    assert!(size_of::<RelayTest>() <= 3 * 1024, "{}", size_of::<RelayTest>());
+}

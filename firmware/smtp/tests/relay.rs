@@ -67,6 +67,27 @@ fn no_recipient_no_data() {
     assert!(bench.accepted.is_empty() && !bench.server.commands.contains(&"DATA".to_owned()));
 }
 
+/// RFC 2920 §3.1 lets MAIL follow an end mark at once. Found by proptest: it must neither join the message before it
+/// nor be forgotten when that one's answer comes.
+#[test]
+fn a_transaction_behind_an_end_mark_is_a_new_one() {
+    let mut bench = friendly();
+    bench.say(HEAD);
+    bench.server.deaf = true;
+    assert_eq!(
+        bench.say("one\r\n.\r\nRCPT TO:<e@f.net>\r\nMAIL FROM:<a@b.net>\r\nRCPT TO:<e@f.net>\r\nDATA\r\n"),
+        ""
+    );
+    bench.server.deaf = false;
+    bench.backend_says(b"250 2.0.0 Ok: queued\r\n");
+    assert_eq!(
+        bench.say("two\r\n.\r\n"),
+        "250 2.0.0 Ok: queued\r\n503 5.5.1 Send MAIL first\r\n250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n\
+         354 End data with <CR><LF>.<CR><LF>\r\n250 2.0.0 Ok: queued\r\n"
+    );
+    assert_eq!(bench.accepted, [(5, 1), (5, 1)]);
+}
+
 #[test]
 fn local_and_remote_answers_keep_their_order() {
     let mut bench = friendly();
@@ -461,12 +482,13 @@ fn script() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// However the client's octets are split, both sides hear the same.
+    /// However the octets of both sides are split, both hear the same.
     #[test]
     fn splits_do_not_matter(input in script(), cuts in proptest::collection::vec(1..30usize, 1..20)) {
         let deny = |path: &str| if path.starts_with("<no@") { SenderAnswer::Deny } else { SenderAnswer::Allow };
         let (mut whole, mut parts) = (friendly(), friendly());
         (whole.sender, parts.sender) = (deny, deny);
+        parts.backend_piece = cuts[0];
         let said = whole.say(&input);
         let mut heard = String::new();
         let mut rest = input.as_bytes();
@@ -484,24 +506,25 @@ proptest! {
         prop_assert_eq!((whole.accepted, whole.closed), (parts.accepted, parts.closed));
     }
 
-    /// However the backend's octets are split, and whatever they are, nothing panics and what is accepted was said.
+    /// Whatever a backend says: the client hears whole lines, and of an accept only if there was a 250 behind the end
+    /// mark. (What it hears may depend on when an unasked reply comes, so pieces are not compared here.)
     #[test]
-    fn any_backend(octets in proptest::collection::vec("[2345][05][0-4][ -][a-z]{0,3}\r?\n|\r|x", 0..12), cut in 1..9usize) {
+    fn any_backend(octets in proptest::collection::vec("(250|250|354|354|421|450|550|2[0-9]{2})[ -][a-z]{0,3}\r?\n|\r|x", 0..12), cut in 1..9usize) {
         let octets = octets.concat().into_bytes();
-        let mut results = Vec::new();
-        for size in [octets.len().max(1), cut] {
-            let mut bench = Bench::new(OFFER, Server::silent());
-            let mut heard = bench.say(&format!("{HEAD}text\r\n.\r\nQUIT\r\n"));
-            for chunk in octets.chunks(size) {
-                bench.backend_says(chunk);
-                heard.push_str(&bench.say(""));
-            }
-            prop_assert!(bench.accepted.len() <= 1);
-            results.push((heard, bench.accepted.clone(), bench.server.commands.clone()));
+        let mut bench = Bench::new(OFFER, Server::silent());
+        let mut heard = bench.say(&format!("{HEAD}text\r\n.\r\nQUIT\r\n"));
+        for chunk in octets.chunks(cut) {
+            bench.backend_says(chunk);
+            heard.push_str(&bench.say(""));
         }
-        // 354 opens the message at different moments, so only sessions that never got so far are comparable.
-        if !octets.windows(4).any(|window| window == b"354 ") {
-            prop_assert_eq!(&results[0], &results[1]);
+        prop_assert!(heard.is_empty() || heard.ends_with("\r\n"));
+        for line in heard.lines() {
+            prop_assert!(line.len() >= 4 && line.as_bytes()[..3].iter().all(u8::is_ascii_digit), "{}", line);
+        }
+        prop_assert!(bench.accepted.len() <= 1);
+        if !bench.accepted.is_empty() {
+            let behind = heard.split_once("354 ").map_or("", |(_, behind)| behind);
+            prop_assert!(behind.lines().skip(1).any(|line| line.starts_with('2')), "{}", heard);
         }
     }
 

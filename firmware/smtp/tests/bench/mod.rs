@@ -22,6 +22,8 @@ pub struct Bench {
     pub closed: Option<RelayEnd>,
     pub sender: fn(&str) -> SenderAnswer,
     pub message: MessageAnswer,
+    /// The backend's octets arrive in pieces of this.
+    pub backend_piece: usize,
 }
 
 impl Bench {
@@ -43,6 +45,7 @@ impl Bench {
             closed: None,
             sender: |_| SenderAnswer::Allow,
             message: MessageAnswer::Go,
+            backend_piece: usize::MAX,
         }
     }
 
@@ -93,7 +96,8 @@ impl Bench {
             }
             moved |= self.act();
             if !self.server.output.is_empty() {
-                let taken = self.relay.from_backend(&self.server.output);
+                let piece = self.backend_piece.min(self.server.output.len());
+                let taken = self.relay.from_backend(&self.server.output[..piece]);
                 self.server.output.drain(..taken);
                 moved |= taken > 0;
             }
@@ -139,6 +143,7 @@ impl Bench {
 pub type EndMarks = &'static [&'static [u8]];
 
 /// A small submission server, logged in.
+#[allow(clippy::struct_excessive_bools)] // a test's switches
 pub struct Server {
     marks: EndMarks,
     /// It answers.
