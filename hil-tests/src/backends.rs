@@ -54,7 +54,7 @@ pub struct Options {
     pub trusted: bool,
     /// Postfix lets loopback relay without a password.
     pub open_relay_trap: bool,
-    /// How long Dovecot waits before it says no.
+    /// How long Dovecot waits before it says no, in whole seconds.
     pub failure_delay: Duration,
     /// Postfix's largest message, in octets.
     pub message_size: u64,
@@ -190,7 +190,7 @@ impl Backends {
                 bail!(
                     "no mail with {text:?} reached {} within {limit:?}; the servers said:\n{}",
                     account.user,
-                    self.log().text()
+                    self.log().end()
                 );
             }
             std::thread::sleep(Duration::from_millis(20));

@@ -110,7 +110,7 @@ fn configuration(
         )
     };
     let trusted = if options.trusted { "login_trusted_networks = 127.0.0.0/8 ::1" } else { "" };
-    let delay = options.failure_delay.as_millis();
+    let delay = options.failure_delay.as_secs();
     format!(
         r#"# A bench's Dovecot: loopback only, nothing outside {folder}.
 protocols = imap pop3
@@ -128,7 +128,7 @@ first_valid_uid = 1
 disable_plaintext_auth = no
 {trusted}
 auth_mechanisms = plain login
-auth_failure_delay = {delay} msecs
+auth_failure_delay = {delay} secs
 mail_max_userip_connections = 50
 mail_fsync = optimized
 shutdown_clients = yes

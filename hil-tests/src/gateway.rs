@@ -244,16 +244,10 @@ impl Drop for Gateway {
         self.process = None;
         let leaks = self.find_secrets(&[self.log_path(), self.workshop.file("gateway.out"), self.data()]);
         if self.is_tested {
-            eprintln!("the gateway's log ends with:\n{}", tail(&self.log_path()));
+            eprintln!("the gateway's log ends with:\n{}", self.log().end());
         }
         if !std::thread::panicking() {
             assert!(leaks.is_empty(), "secrets were written to {leaks:?}");
         }
     }
-}
-
-fn tail(path: &Path) -> String {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(40)..].join("\n")
 }

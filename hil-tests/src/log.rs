@@ -34,6 +34,13 @@ impl Log {
         String::from_utf8_lossy(octets.get(self.from..).unwrap_or_default()).into_owned()
     }
 
+    /// Its last thirty lines, for a failure's message.
+    pub fn end(&self) -> String {
+        let text = self.text();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
     /// The lines that hold all of `parts`.
     pub fn lines(&self, parts: &[&str]) -> Vec<String> {
         self.text()
@@ -51,7 +58,7 @@ impl Log {
                 return Ok(line);
             }
             if start.elapsed() > limit {
-                bail!("no line with {parts:?} within {limit:?} in:\n{}", self.text());
+                bail!("no line with {parts:?} within {limit:?}; it ends with:\n{}", self.end());
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -13,7 +13,8 @@ use hil_tests::session::{Protocol, Session};
 #[test]
 fn everybody_hears_the_same_temporary_error() -> Result<()> {
     let mut backends = Backends::start()?;
-    let gateway = Gateway::start(&backends)?;
+    let gateway =
+        Gateway::with(&backends, "[abuse]\nfailure-deadline = \"300ms\"\nfailure-deadline-max = \"300ms\"")?;
     let ada = backends.ada().clone();
     let token = random::uuid();
     gateway.enrol(&ada, &token)?;

@@ -17,7 +17,11 @@ use hil_tests::session::{Protocol, Session};
 #[test]
 fn a_full_disk_locks_nobody_in_and_nobody_out() -> Result<()> {
     let backends = Backends::start()?;
-    let mut gateway = Gateway::prepare(&backends, "", &Programs::find()?)?;
+    let mut gateway = Gateway::prepare(
+        &backends,
+        "[abuse]\nfailure-deadline = \"300ms\"\nfailure-deadline-max = \"300ms\"",
+        &Programs::find()?,
+    )?;
     // The data lies on a small file system that only this process sees, and that is gone with it.
     let mount =
         format!("mount -t tmpfs -o size=8m,mode=700 tmpfs {} && exec \"$@\"", gateway.data().display());
