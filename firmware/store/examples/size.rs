@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_precision_loss, reason = "a measurement that fails should stop")]
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,15 +20,24 @@ const DEVICES: u32 = 4;
 const NOW: u64 = 1_800_000_000;
 
 fn main() {
-    let home = tempfile::tempdir().unwrap();
-    println!("memory before: {}", memory());
-    large(&home.path().join("large"));
-    if let Some(role) = std::env::args().nth(1)
-        && role == "large"
-    {
-        return;
+    // Each part in a process of its own, so that one's memory is not taken for another's.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["fill", home] => fill(Path::new(home)),
+        ["read", home] => read(Path::new(home)),
+        ["write", home] => write(Path::new(home)),
+        ["update", home] => updates(Path::new(home)),
+        _ => {
+            let home = tempfile::tempdir().unwrap();
+            for (part, folder) in
+                [("fill", "large"), ("read", "large"), ("write", "large"), ("update", "small")]
+            {
+                println!("{part}:");
+                let mut again = Command::new(std::env::current_exe().unwrap());
+                assert!(again.arg(part).arg(home.path().join(folder)).status().unwrap().success());
+            }
+        }
     }
-    updates(&home.path().join("small"));
 }
 
 fn open(home: &Path) -> Store {
@@ -74,8 +84,9 @@ fn login(store: &Store, account: &str, device: u32) -> Success {
     }
 }
 
-fn large(home: &Path) {
+fn fill(home: &Path) {
     let store = Arc::new(open(home));
+    println!("  memory of an empty store: {}", memory());
     let begun = Instant::now();
     let threads: Vec<_> = (0..64)
         .map(|thread| {
@@ -90,57 +101,71 @@ fn large(home: &Path) {
             })
         })
         .collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
     let took = begun.elapsed();
     let each = f64::from(ACCOUNTS * DEVICES) / took.as_secs_f64();
-    println!("filled by 64 threads in {took:.1?}: {each:.0} durable new devices a second");
-    println!("memory after filling: {}", memory());
+    println!("  filled by 64 threads in {took:.1?}: {each:.0} durable new devices a second");
+    println!("  memory: {}", memory());
     print_stats(&store);
+}
 
+fn read(home: &Path) {
+    let begun = Instant::now();
+    let store = open(home);
+    println!("  opened and compared in {:.2?}; memory {}", begun.elapsed(), memory());
     lookups("known", &store, |n| account(n % ACCOUNTS));
     lookups("unknown", &store, |n| format!("nobody{n}@example.net"));
+    println!("  memory: {}", memory());
+}
 
+fn write(home: &Path) {
+    let store = open(home);
     let times = timed(300, |n| {
         let name = account(n * 131 % ACCOUNTS);
         store.set_account_mode(&name, Some(policy::Mode::Lock), NOW).unwrap();
     });
-    println!("durable write, alone: {}", quantiles(times));
+    println!("  durable write, alone: {}", quantiles(times));
     let begun = Instant::now();
-    let export = begun.elapsed();
     store.export_now().unwrap();
-    println!("export: {:.2?}", begun.elapsed() - export);
-    let mut readable = Vec::new();
+    println!("  export in {:.2?}", begun.elapsed());
     let begun = Instant::now();
+    let mut readable = Counted(0);
     store.export(&mut readable).unwrap();
-    println!("readable export: {:.2?}, {} MB", begun.elapsed(), readable.len() / 1_000_000);
-    drop(readable);
-    print_stats(&store);
-    drop(Arc::into_inner(store).unwrap());
-    println!("memory after closing: {}", memory());
-    let begun = Instant::now();
-    let store = open(home);
-    println!("opened and compared in {:.2?}; memory {}", begun.elapsed(), memory());
-    lookups("known, after opening", &store, |n| account(n % ACCOUNTS));
-    println!("memory after look-ups: {}", memory());
+    println!("  readable export in {:.2?}, {} MB", begun.elapsed(), readable.0 / 1_000_000);
+    println!("  memory: {}", memory());
     let begun = Instant::now();
     store.compact().unwrap();
-    println!("compacted in {:.2?}", begun.elapsed());
+    println!("  compacted in {:.2?}; memory {}", begun.elapsed(), memory());
     print_stats(&store);
 }
 
+/// Counts what is written to it.
+struct Counted(usize);
+
+impl std::io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 fn lookups(what: &str, store: &Store, name: impl Fn(u32) -> String) {
-    let names: Vec<_> = (0..100_000_u32)
+    let times = (0..100_000_u32)
         .map(|n| {
             let name = name(n.wrapping_mul(7_919));
             let marks = marks(store, &name, n % DEVICES);
-            (name, marks)
+            let begun = Instant::now();
+            let _ = std::hint::black_box(store.lookup(&name, &marks, NOW).unwrap());
+            begun.elapsed()
         })
         .collect();
-    let times = timed(100_000, |n| {
-        let (name, marks) = &names[n as usize];
-        let _ = std::hint::black_box(store.lookup(name, marks, NOW).unwrap());
-    });
-    println!("look-up, {what}: {}", quantiles(times));
+    println!("  look-up, {what}: {}", quantiles(times));
 }
 
 fn updates(home: &Path) {
@@ -158,8 +183,8 @@ fn updates(home: &Path) {
         }
     }
     store.flush().unwrap();
-    println!("1,000,000 updates of 500 devices in {:.1?}", begun.elapsed());
-    println!("largest database file under way: {:.1} MB; memory {}", largest as f64 / 1e6, memory());
+    println!("  1,000,000 updates of 500 devices in {:.1?}", begun.elapsed());
+    println!("  largest database file under way: {:.1} MB; memory {}", largest as f64 / 1e6, memory());
     print_stats(&store);
 }
 
@@ -181,6 +206,7 @@ fn quantiles(mut times: Vec<Duration>) -> String {
 
 fn print_stats(store: &Store) {
     let stats = store.stats();
+    assert_eq!(stats.read_only, None);
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     println!(
         "  {} records, {:.1} MB live, sled {:.1} MB, all files {:.1} MB",
