@@ -19,11 +19,12 @@ pub(crate) fn replace(
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = Path::new(&temporary);
+    // What an interrupted attempt left may have another's mode; `create_new` also follows no link.
+    let _ = fs::remove_file(temporary);
     let written = (|| {
         let file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .custom_flags(NO_FOLLOW)
             .open(temporary)?;

@@ -127,6 +127,10 @@ struct History {
     incomplete: bool,
     /// Exports that are damaged.
     bad: Vec<PathBuf>,
+    /// Tails that are no part of this history: in the way of those to come.
+    stray: Vec<PathBuf>,
+    /// Tails cut off before anything was in them.
+    begun: Vec<PathBuf>,
     alarms: Vec<String>,
 }
 
@@ -156,17 +160,21 @@ impl History {
             last: None,
             unfinished: false,
             bad,
+            stray: Vec::new(),
+            begun: Vec::new(),
             alarms,
         };
         let first = history.end.sequence;
         for (sequence, path) in all.into_iter().filter(|(sequence, _)| *sequence >= first) {
-            let Some(read) = tail::read(&path).filter(|read| read.start == history.end) else {
-                // A tail cut off while it was begun has nothing in it: the next one overwrites it.
-                history.unfinished |= sequence != history.end.sequence || !tail::is_only_begun(&path);
-                if sequence != history.end.sequence {
+            let follows = |read: &tail::TailRead| read.start == history.end && history.stray.is_empty();
+            let Some(read) = tail::read(&path).filter(follows) else {
+                // A tail cut off while it was begun has nothing in it. Any other may have held something.
+                if tail::is_only_begun(&path) {
+                    history.begun.push(path);
+                } else {
+                    history.unfinished = true;
                     history.alarms.push(format!("tail {sequence} does not follow what is before it"));
-                    history.last = None;
-                    break;
+                    history.stray.push(path);
                 }
                 continue;
             };
@@ -458,8 +466,13 @@ impl Opening<'_> {
         } else {
             remove_generations_but(self.folder, generation);
             // Of no use, and in the way: two generations are kept, and these are none.
-            for path in &self.history.bad {
-                let _ = fs::remove_file(path);
+            // Tails of another history would be in the way of this one's; without a history they may be of use to somebody.
+            let History { bad, stray, begun, incomplete, .. } = &self.history;
+            let stray = stray.iter().filter(|_| !incomplete);
+            for path in bad.iter().chain(begun).chain(stray) {
+                if let Err(error) = fs::remove_file(path) {
+                    tracing::warn!(%error, "a useless export or tail cannot be removed");
+                }
             }
             let tail = match &self.history.last {
                 Some((path, length)) if !new_tail => Tail::resume(path, *length),

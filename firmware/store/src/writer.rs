@@ -4,7 +4,7 @@
 //! A group is appended to the tail and synced, then applied to sled and fenced. What is *lazy* (counters, sightings of known
 //! devices, refused attempts) is answered at once and waits in memory for the next group, at most [`Options::lazy`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -491,10 +491,10 @@ impl Writer {
     /// Builds a new generation of sled from what is read now, and takes it into use.
     fn rebuild(&mut self) -> Result<(), StoreError> {
         let engine = self.shared.engine();
-        let records = all(&engine)?;
+        let records = Walk { engine: engine.clone(), from: Some(Vec::new()), read: VecDeque::new() };
         let meta = Meta { journal_from: self.meta.point, ..self.meta };
         let generation = self.generation + 1;
-        let sled = recover::build(&self.shared.folder, generation, &meta, records.into_iter().map(Ok))?;
+        let sled = recover::build(&self.shared.folder, generation, &meta, records)?;
         self.meta = meta;
         self.generation = generation;
         self.shared.set_engine(Engine::Sled(sled));
@@ -602,17 +602,41 @@ impl Writer {
     }
 }
 
-/// Every record that belongs into an export, sealed, in the order of the keys.
-fn all(engine: &Engine) -> Result<Vec<KeyValue>, StoreError> {
-    let mut records = Vec::new();
-    engine.from(&[], &mut |key, value| {
-        if !crate::key::is_local(key) {
-            record::open(key, value).ok_or_else(|| crate::engine::damaged(key))?;
-            records.push((key.to_vec(), value.to_vec()));
+/// Every record that belongs into an export, sealed, in the order of the keys. Reads some at a time: two copies of a large
+/// database in memory would be more than a small board has.
+struct Walk {
+    engine: Arc<Engine>,
+    /// Where to read on; `None`: at the end.
+    from: Option<Vec<u8>>,
+    read: VecDeque<KeyValue>,
+}
+
+impl Iterator for Walk {
+    type Item = Result<KeyValue, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.read.is_empty()
+            && let Some(from) = self.from.take()
+        {
+            let read = &mut self.read;
+            let walked = self.engine.from(&from, &mut |key, value| {
+                if !crate::key::is_local(key) {
+                    record::open(key, value).ok_or_else(|| crate::engine::damaged(key))?;
+                    read.push_back((key.to_vec(), value.to_vec()));
+                }
+                Ok(if read.len() < 1_000 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            });
+            if let Err(error) = walked {
+                self.read.clear();
+                return Some(Err(error));
+            }
+            if self.read.len() >= 1_000 {
+                // The smallest key behind the last one read.
+                self.from = self.read.back().map(|(key, _)| [&key[..], &[0]].concat());
+            }
         }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(records)
+        self.read.pop_front().map(Ok)
+    }
 }
 
 fn write_export(shared: &Shared, point: Point, database: [u8; 16]) -> Result<(), StoreError> {

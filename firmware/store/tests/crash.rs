@@ -106,7 +106,7 @@ impl Writer {
         say(&format!("locked {account} 0"));
         store.rename(&account, &phone, &n.to_string()).unwrap();
         say(&format!("named {account} {n}"));
-        if n % 3 == 0 {
+        if n.is_multiple_of(3) {
             let login = success(store, &account, "stolen", Admitted::Observed);
             let stolen = store.record_success(login).unwrap().alias.unwrap();
             store.revoke(&account, &stolen, NOW).unwrap();
