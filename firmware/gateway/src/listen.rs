@@ -150,6 +150,8 @@ impl Bound {
                 Ok((socket, remote)) => {
                     pause = PAUSE.0;
                     serve(socket, remote, self.listener);
+                    // What was accepted gets its turn first: under a flood it is what gives permits back.
+                    tokio::task::yield_now().await;
                 }
                 Err(error) if is_one_connections(&error) => {}
                 Err(error) => {
