@@ -250,7 +250,7 @@ fn when_everything_is_gone_the_store_says_so_and_does_not_start_empty() {
 }
 
 #[test]
-fn damage_met_while_running_is_mended_while_running() {
+fn a_data_file_ruined_under_way_is_rebuilt_at_the_next_start() {
     let (home, all) = sound();
     let store = home.open();
     // Behind the store's back; sled reads pages from the file once its small cache has let them go, which a test cannot
