@@ -6,8 +6,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use mail::session::{Label, Peer, Protocol, Task};
 use mail::sasl::Mechanism;
+use mail::session::{Label, Peer, Protocol, Task};
 use mail::{Account, ClientId};
 use policy::{Admitted, Decision, Facts, Identity, Mark, Rules, Traits, Verdict};
 use tokio::sync::oneshot;
@@ -157,7 +157,8 @@ pub async fn admit(gateway: &Arc<Gateway>, client: &Client, attempt: Attempt) ->
     let case = Case::open(gateway, client, &attempt);
     // Approved strong identities have budgets of their own; everything else can be imitated or made up.
     let strong = matches!(case.marks.first(), Some(Mark::Token { .. }));
-    let approved = case.device.as_ref().filter(|d| strong && matches!(d.standing, policy::Standing::Approved { .. }));
+    let approved =
+        case.device.as_ref().filter(|d| strong && matches!(d.standing, policy::Standing::Approved { .. }));
     let device = approved.map(|device| device.alias.0.clone());
     // Names that no account can have are charged under what was sent, cut: unknown accounts take the same path.
     let sent = String::from_utf8_lossy(&attempt.user).chars().take(64).collect::<String>();
@@ -203,7 +204,8 @@ pub async fn admit(gateway: &Arc<Gateway>, client: &Client, attempt: Attempt) ->
     sleep_until(deadline).await;
     let held = matches!(case.decision.verdict, Verdict::Hold(_)) && reason != Reason::Budget;
     info!(account = name, reason = reason.name(), device = device.as_deref(), "login refused");
-    let subject = client.subject().with_account(name).with_device(case.device.as_ref().map(|d| d.alias.0.as_str()));
+    let subject =
+        client.subject().with_account(name).with_device(case.device.as_ref().map(|d| d.alias.0.as_str()));
     let subject = subject.with_country(case.country.as_deref());
     let kind = if held { Kind::LoginHeld { reason } } else { Kind::LoginRefused { reason } };
     gateway.record(kind, subject);
@@ -268,7 +270,8 @@ impl Case {
             now: now(),
         };
         let decision = policy::decide(&rules, &facts);
-        let known = found.known || account.as_ref().is_some_and(|account| settings.accounts.contains_key(account));
+        let known =
+            found.known || account.as_ref().is_some_and(|account| settings.accounts.contains_key(account));
         let device = found.device;
         Self {
             account,
@@ -289,7 +292,9 @@ impl Case {
     /// Whether a refusal is the owner's business: a device of theirs may have been kept out. A wrong password at the
     /// backend is not, and what a spent budget hides has been told before.
     fn concerns_owner(&self, reason: Reason) -> bool {
-        self.known && self.account.is_some() && !matches!(reason, Reason::Credentials | Reason::Budget | Reason::BadName)
+        self.known
+            && self.account.is_some()
+            && !matches!(reason, Reason::Credentials | Reason::Budget | Reason::BadName)
     }
 
     pub(crate) fn sighting(&self, client: &Client) -> policy::device::Sighting {
@@ -334,13 +339,24 @@ enum Asked {
 
 /// Replays the credentials to the backend; on its yes, records the device and lists the session, in this order, before
 /// the client hears of it.
-async fn ask(gateway: &Arc<Gateway>, client: &Client, case: &Case, attempt: &Attempt, why: Admitted) -> Asked {
-    let (Some(account), Some(upstream)) = (&case.account, &case.upstream) else { return Asked::Refused(Reason::BadName) };
+async fn ask(
+    gateway: &Arc<Gateway>,
+    client: &Client,
+    case: &Case,
+    attempt: &Attempt,
+    why: Admitted,
+) -> Asked {
+    let (Some(account), Some(upstream)) = (&case.account, &case.upstream) else {
+        return Asked::Refused(Reason::BadName);
+    };
     let target = match route(client, case, account, &upstream.target()).await {
         Ok(target) => target,
         Err(error) => {
             warn!(account = account.as_str(), %error, "route look-up failed");
-            gateway.record(Kind::RouteTrouble { what: error.as_str().into() }, Subject::account(account.as_str()));
+            gateway.record(
+                Kind::RouteTrouble { what: error.as_str().into() },
+                Subject::account(account.as_str()),
+            );
             return Asked::Away;
         }
     };
@@ -394,12 +410,7 @@ async fn login(
 }
 
 /// The target, or another address of it where the settings ask an HTTP server.
-async fn route(
-    client: &Client,
-    case: &Case,
-    account: &Account,
-    target: &Target,
-) -> Result<Target, String> {
+async fn route(client: &Client, case: &Case, account: &Account, target: &Target) -> Result<Target, String> {
     let settings = &case.current.settings;
     let asks = !settings.routes.accounts.contains_key(account);
     let Some(look_up) = case.current.look_up.as_ref().filter(|_| asks) else { return Ok(target.clone()) };
@@ -445,9 +456,18 @@ async fn remember(
             gateway.metrics.store_write(asked.elapsed());
             if recorded.new {
                 let alias = recorded.alias.as_ref().map(|alias| alias.0.as_str());
-                gateway.record(Kind::DeviceNew, client.subject().with_account(account.as_str()).with_device(alias));
+                gateway.record(
+                    Kind::DeviceNew,
+                    client.subject().with_account(account.as_str()).with_device(alias),
+                );
                 if let Admitted::Provisional { days } = why {
-                    refused::tell(gateway, client, case, recorded.alias.as_ref(), What::NewDevice { days: Some(days) });
+                    refused::tell(
+                        gateway,
+                        client,
+                        case,
+                        recorded.alias.as_ref(),
+                        What::NewDevice { days: Some(days) },
+                    );
                 }
             }
             Ok(recorded.alias.map(|alias| alias.0))
@@ -456,7 +476,9 @@ async fn remember(
             gateway.store_trouble(&error.to_string());
             match why {
                 // Nothing was promised: the approval is on disk, or nobody asked for one.
-                Admitted::Approved | Admitted::Observed => Ok(case.device.as_ref().map(|device| device.alias.0.clone())),
+                Admitted::Approved | Admitted::Observed => {
+                    Ok(case.device.as_ref().map(|device| device.alias.0.clone()))
+                }
                 // Letting it in would tell the owner of an approval that a power cut takes back.
                 Admitted::Learning | Admitted::Provisional { .. } => Err(Asked::Away),
             }

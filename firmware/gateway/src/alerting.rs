@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use mail::session::Protocol;
-use tracing::level_filters::LevelFilter;
 use settings::{BackendTls, Endpoint, Resolver, Settings, Via};
+use tracing::level_filters::LevelFilter;
 
 use crate::alert::operator::{self, MailWay, NewsSettings, Ways};
 use crate::alert::relay::Security;
@@ -72,7 +72,10 @@ pub fn start(
     let outbox = match &alerts.mail {
         Some(mail) => {
             let relay = Relay::new(relay(settings, &mail.via)?, names.clone())?;
-            Some(Outbox::start(Some(data.join("alerts")), relay, events.clone()).context("the folder of alert mail")?)
+            Some(
+                Outbox::start(Some(data.join("alerts")), relay, events.clone())
+                    .context("the folder of alert mail")?,
+            )
         }
         None => None,
     };
@@ -94,7 +97,9 @@ pub fn start(
         let letter = Letter::new(letter.clone());
         ways.mail = Some(MailWay { to: vec![to.to_string()], letter, outbox: outbox.clone() });
     }
-    operator::start(events, NewsSettings::default(), ways);
+    if ways.syslog.is_some() || ways.webhook.is_some() || ways.mail.is_some() {
+        operator::start(events, NewsSettings::default(), ways);
+    }
     let (Some(letter), Some(outbox)) = (letter, outbox) else { return Ok(None) };
     let limits = Limits {
         digest_after: alerts.digest_interval.as_secs().max(1),
@@ -112,8 +117,10 @@ fn relay(settings: &Settings, via: &Via) -> Result<RelaySettings> {
     let (address, tls, ca, name): (&Endpoint, BackendTls, _, _) = match via {
         Via::Server { address, tls, ca } => (address, *tls, ca.as_ref(), None),
         Via::Backend(name) => {
-            let service = settings.backends.get(name).and_then(|backend| backend.service(Protocol::Submission));
-            let service = service.with_context(|| format!("[alerts] via: backend {name:?} has no submission server"))?;
+            let service =
+                settings.backends.get(name).and_then(|backend| backend.service(Protocol::Submission));
+            let service = service
+                .with_context(|| format!("[alerts] via: backend {name:?} has no submission server"))?;
             (&service.address, service.tls, service.ca.as_ref(), service.name.as_ref())
         }
     };
@@ -128,5 +135,12 @@ fn relay(settings: &Settings, via: &Via) -> Result<RelaySettings> {
     };
     let target = Target { host: address.host.clone(), port: address.port };
     let name = name.map(|name| name.as_str().to_owned());
-    Ok(RelaySettings { target, name, security, roots, login: None, hostname: settings.host.hostname.as_str().into() })
+    Ok(RelaySettings {
+        target,
+        name,
+        security,
+        roots,
+        login: None,
+        hostname: settings.host.hostname.as_str().into(),
+    })
 }

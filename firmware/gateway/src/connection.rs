@@ -62,7 +62,8 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 async fn run(gateway: Arc<Gateway>, stream: Stream, listener: Listener, client: Client, permit: Permit) {
     // Boxed, and gone before the relay begins: a parked session does not pay for its login.
-    let connection = Connection { gateway: &gateway, stream, inbox: Vec::new(), client, listener, failures: 0 };
+    let connection =
+        Connection { gateway: &gateway, stream, inbox: Vec::new(), client, listener, failures: 0 };
     let live = match Box::pin(connection.until_login(permit)).await {
         Ok(live) => live,
         Err(gone) => {
@@ -271,7 +272,9 @@ impl Connection<'_> {
                             return Err(Gone::Closed(Closed::Injection));
                         }
                         self.say(&mut out, deadline).await?;
-                        timeout_at(deadline, self.handshake()).await.map_err(|_| Gone::Late("TLS handshake"))??;
+                        timeout_at(deadline, self.handshake())
+                            .await
+                            .map_err(|_| Gone::Late("TLS handshake"))??;
                         machine.tls_established();
                         progress = true;
                     }

@@ -20,11 +20,18 @@ use crate::gateway::Gateway;
 const PROBE_AFTER: Duration = Duration::from_secs(2);
 
 /// Does all of it. Nothing here can be observed by the client.
-pub(crate) async fn follow_up(gateway: Arc<Gateway>, client: Client, case: Case, attempt: Attempt, reason: Reason) {
+pub(crate) async fn follow_up(
+    gateway: Arc<Gateway>,
+    client: Client,
+    case: Case,
+    attempt: Attempt,
+    reason: Reason,
+) {
     let alias = write_down(&gateway, &client, &case, None).await;
     tell(&gateway, &client, &case, alias.as_ref(), What::Refused(reason));
     let Some(account) = &case.account else { return };
-    let wanted = case.current.settings.domain_of(account).is_some_and(|domain| domain.probe_refused_passwords);
+    let wanted =
+        case.current.settings.domain_of(account).is_some_and(|domain| domain.probe_refused_passwords);
     if !wanted || !attempt.mechanism.is_password() || !gateway.may_probe(account.as_str()) {
         return;
     }
@@ -42,7 +49,12 @@ pub(crate) async fn follow_up(gateway: Arc<Gateway>, client: Client, case: Case,
 }
 
 /// Keeps the attempt, so that its device can be approved by its alias.
-async fn write_down(gateway: &Arc<Gateway>, client: &Client, case: &Case, known: Option<bool>) -> Option<Alias> {
+async fn write_down(
+    gateway: &Arc<Gateway>,
+    client: &Client,
+    case: &Case,
+    known: Option<bool>,
+) -> Option<Alias> {
     let account = case.account.as_ref()?.as_str().to_owned();
     if let (Some(device), None) = (&case.device, known) {
         return Some(device.alias.clone());
@@ -53,7 +65,9 @@ async fn write_down(gateway: &Arc<Gateway>, client: &Client, case: &Case, known:
     let noted = tokio::task::spawn_blocking(move || {
         let alias = match device {
             Some(alias) => Some(alias),
-            None => store.pending_from_refusal(&account, &marks, &traits, &sighting)?.map(|noted| noted.alias),
+            None => {
+                store.pending_from_refusal(&account, &marks, &traits, &sighting)?.map(|noted| noted.alias)
+            }
         };
         if let (Some(alias), Some(known)) = (&alias, known) {
             store.password_known(&account, alias, known)?;

@@ -202,6 +202,18 @@ impl Store {
         self.change(move |tx| devices::success(tx, &login))
     }
 
+    /// [`Self::record_success`] of a device that is known, for callers who need no answer and wait for nothing but room in
+    /// the writer's queue. It may be lost as sightings may.
+    pub fn note_success(&self, login: Success) {
+        let work = Box::new(move |tx: &mut Tx<'_>| {
+            let urgency = devices::success(tx, &login).ok().map(|(_, urgency)| urgency);
+            let answer: crate::writer::Answer = Box::new(|_| {});
+            (urgency, answer)
+        });
+        // A store that is closed is told to those who ask it something.
+        let _ = self.requests.send(Request::Work(work));
+    }
+
     /// Keeps a refused attempt for the owner to approve; at once, without the disk. `None` where the session showed nothing
     /// to recognise it by. Attempts at accounts that are not recorded are kept in memory, up to 1,024.
     pub fn pending_from_refusal(
