@@ -181,6 +181,14 @@ pub async fn admit(gateway: &Arc<Gateway>, client: &Client, attempt: Attempt) ->
         Course::Ask(why) => match ask(gateway, client, &case, &attempt, why).await {
             Asked::In(live) => {
                 gateway.cleared(&key);
+                gateway.metrics.login_admitted(client.protocol);
+                let device = live.seat.device.as_deref();
+                let subject = client.subject().with_account(name).with_device(device);
+                gateway.record(
+                    Kind::LoginAdmitted { why: why.into() },
+                    subject.with_country(case.country.as_deref()),
+                );
+                info!(account = name, device, ?why, "logged in");
                 return Outcome::In(live);
             }
             Asked::Rejected => {
@@ -274,6 +282,7 @@ impl Case {
             found.known || account.as_ref().is_some_and(|account| settings.accounts.contains_key(account));
         let device = found.device;
         Self {
+            current,
             account,
             upstream,
             marks,
@@ -285,7 +294,6 @@ impl Case {
             decision,
             max_devices,
             trouble,
-            current,
         }
     }
 
@@ -380,7 +388,7 @@ async fn ask(
         Ok(device) => device,
         Err(asked) => return asked,
     };
-    seat(gateway, client, account, device, case, why, &target, done)
+    seat(gateway, client, account, device, case, &target.name, done)
 }
 
 async fn login(
@@ -493,8 +501,7 @@ fn seat(
     account: &Account,
     device: Option<String>,
     case: &Case,
-    why: Admitted,
-    target: &Target,
+    backend: &Arc<str>,
     done: LoggedIn,
 ) -> Asked {
     let LoggedIn { stream, untagged, text, rest } = done;
@@ -506,7 +513,7 @@ fn seat(
         device: device.as_deref().map(Into::into),
         protocol: client.protocol,
         client: client.address,
-        backend: Arc::clone(&target.name),
+        backend: Arc::clone(backend),
         since: now(),
         moved: Arc::clone(&moved),
     };
@@ -518,10 +525,6 @@ fn seat(
     if matches!(again.ok().flatten().map(|device| device.standing), Some(policy::Standing::Revoked)) {
         return Asked::Refused(Reason::Revoked);
     }
-    let subject = client.subject().with_account(account.as_str()).with_device(device.as_deref());
-    gateway.record(Kind::LoginAdmitted { why: why.into() }, subject.with_country(case.country.as_deref()));
-    gateway.metrics.login_admitted(client.protocol);
-    info!(account = account.as_str(), device = device.as_deref(), why = ?why, "logged in");
     let seat = Seat {
         connection: client.id.clone(),
         account: account.clone(),

@@ -89,7 +89,7 @@ async fn after_login(gateway: &Gateway, live: Box<Live>) {
     client.relaying();
     backend.relaying();
     let ended = if protocol == Protocol::Submission {
-        submission::run(gateway, &seat, &mut client, &mut backend, up, &mut kill, idle, &moved).await
+        submission::run(gateway, &seat, &mut client, &mut backend, up, &mut kill, &moved).await
     } else {
         match backend.send(&up).await {
             Ok(()) => {

@@ -20,7 +20,7 @@ use crate::gateway::Gateway;
 /// Callers at once: consoles, a few shells.
 const CALLERS: usize = 32;
 /// A caller that says nothing for this long is sent away.
-const SILENCE: Duration = Duration::from_secs(600);
+const SILENCE: Duration = Duration::from_mins(10);
 
 /// The bound socket; its file is removed when it is dropped.
 pub struct Socket {

@@ -132,7 +132,7 @@ impl Desk {
         let text = self.import.take().unwrap_or_default();
         let store = Arc::clone(&self.gateway.store);
         let done = tokio::task::spawn_blocking(move || store.import(&mut text.as_bytes())).await;
-        let report = done.map_err(|error| internal(&error.to_string()))?.map_err(storage)?;
+        let report = done.map_err(|error| internal(&error.to_string()))?.map_err(|error| storage(&error))?;
         info!(by = self.caller, devices = report.devices, "import");
         // Everything else was replaced: nobody stays on the strength of the old database.
         let imported = Imported { accounts: count(report.accounts), devices: count(report.devices), kept: 0 };
@@ -170,7 +170,8 @@ impl Books {
                 }
                 let alias = self.device(&account, &device)?.alias;
                 self.has_room(&account)?;
-                let device = store.approve(account.as_str(), &alias, until, now()).map_err(storage)?;
+                let device =
+                    store.approve(account.as_str(), &alias, until, now()).map_err(|error| storage(&error))?;
                 self.event(Kind::DeviceApproved { by: self.caller.as_str().into() }, &account, &alias);
                 Ok(vec![Response::Device(DeviceRow::new(account.as_str(), &device))])
             }
@@ -181,14 +182,16 @@ impl Books {
                     let mend = format!("use at most {NAME} printable characters");
                     return Err(ControlError::new(ErrorCode::Invalid, "that is no name for a device", mend));
                 }
-                let device = store.rename(account.as_str(), &alias, &name).map_err(storage)?;
+                let device =
+                    store.rename(account.as_str(), &alias, &name).map_err(|error| storage(&error))?;
                 self.event(Kind::DeviceRenamed { by: self.caller.as_str().into() }, &account, &alias);
                 Ok(vec![Response::Device(DeviceRow::new(account.as_str(), &device))])
             }
             Request::DevicesRevoke { account, device } => {
                 let account = self.account(&account)?;
                 let alias = self.device(&account, &device)?.alias;
-                let device = store.revoke(account.as_str(), &alias, now()).map_err(storage)?;
+                let device =
+                    store.revoke(account.as_str(), &alias, now()).map_err(|error| storage(&error))?;
                 let sessions_ended = self.end_device(&account, &alias);
                 self.event(Kind::DeviceRevoked { by: self.caller.as_str().into() }, &account, &alias);
                 Ok(vec![Response::Revoked {
@@ -199,7 +202,7 @@ impl Books {
             Request::DevicesForget { account, device } => {
                 let account = self.account(&account)?;
                 let alias = self.device(&account, &device)?.alias;
-                store.forget(account.as_str(), &alias).map_err(storage)?;
+                store.forget(account.as_str(), &alias).map_err(|error| storage(&error))?;
                 if self.rules(&account).mode == Mode::Lock {
                     self.end_device(&account, &alias);
                 }
@@ -207,7 +210,7 @@ impl Books {
                 Ok(vec![Response::Done { text }])
             }
             Request::AccountsList => {
-                let known = store.accounts(now()).map_err(storage)?;
+                let known = store.accounts(now()).map_err(|error| storage(&error))?;
                 let mut names = known.into_iter().map(|known| known.account.name).collect::<Vec<_>>();
                 let current = self.gateway.current();
                 names.extend(current.settings.accounts.keys().map(|account| account.as_str().to_owned()));
@@ -253,7 +256,7 @@ impl Books {
             Request::Simulate { account } => self.simulate(account.as_deref()),
             Request::Export => {
                 let mut out = Vec::new();
-                store.export(&mut out).map_err(storage)?;
+                store.export(&mut out).map_err(|error| storage(&error))?;
                 let text = String::from_utf8(out).map_err(|error| internal(&error.to_string()))?;
                 Ok(Chunk::all(&text).map(Response::Export).collect())
             }
@@ -275,7 +278,7 @@ impl Books {
         let listing = match self.gateway.store.list(account.as_str()) {
             Ok(listing) => listing,
             Err(store::StoreError::NoAccount) => return Ok(Vec::new()),
-            Err(error) => return Err(storage(error)),
+            Err(error) => return Err(storage(&error)),
         };
         let attempts = listing.attempts.into_iter().map(|attempt| Device {
             alias: attempt.alias,
@@ -352,7 +355,10 @@ impl Books {
             let mend = "an account may tighten what box and domain say, never loosen it; change the settings";
             return Err(ControlError::new(ErrorCode::NotAllowed, text, mend));
         }
-        self.gateway.store.set_account_mode(account.as_str(), Some(mode), now()).map_err(storage)?;
+        self.gateway
+            .store
+            .set_account_mode(account.as_str(), Some(mode), now())
+            .map_err(|error| storage(&error))?;
         if mode == Mode::Lock {
             // Sessions of devices that could not log in now end, also those opened without a token.
             let devices = self.devices(&account)?;
@@ -442,7 +448,7 @@ impl Books {
         if let Some(account) = account {
             return Ok(vec![account.as_str().to_owned()]);
         }
-        let known = self.gateway.store.accounts(now()).map_err(storage)?;
+        let known = self.gateway.store.accounts(now()).map_err(|error| storage(&error))?;
         Ok(known.into_iter().map(|known| known.account.name).collect())
     }
 
@@ -454,10 +460,16 @@ impl Books {
             let report = match self.gateway.store.simulate(&name, now()) {
                 Ok(report) => report,
                 Err(store::StoreError::NoAccount) => continue,
-                Err(error) => return Err(storage(error)),
+                Err(error) => return Err(storage(&error)),
             };
-            let first =
-                self.gateway.store.logins(&name).map_err(storage)?.iter().map(|outcome| outcome.first).min();
+            let first = self
+                .gateway
+                .store
+                .logins(&name)
+                .map_err(|error| storage(&error))?
+                .iter()
+                .map(|outcome| outcome.first)
+                .min();
             logins += report.logins;
             would_refuse += report.refused;
             since = [since, first].into_iter().flatten().min();
@@ -536,11 +548,15 @@ const fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-fn storage(error: store::StoreError) -> ControlError {
+fn storage(error: &store::StoreError) -> ControlError {
     use store::StoreError as E;
     match error {
         E::NoAccount => {
-            return ControlError::new(ErrorCode::NoSuchAccount, error.to_string(), "it has not logged in yet");
+            return ControlError::new(
+                ErrorCode::NoSuchAccount,
+                error.to_string(),
+                "it has not logged in yet",
+            );
         }
         E::NoDevice => {
             let mend = "list its devices with: postern devices list ACCOUNT";

@@ -34,7 +34,7 @@ use crate::upstream::Upstreams;
 /// How long an answer of the route look-up is good for.
 const ROUTE_KEPT: Duration = Duration::from_secs(30);
 /// Password probes of one account: three an hour (design §2, step 7).
-const PROBES: (u32, Duration) = (3, Duration::from_secs(3600));
+const PROBES: (u32, Duration) = (3, Duration::from_hours(1));
 /// Accounts whose probes are counted; more are not probed at all.
 const PROBED: usize = 4096;
 /// Sightings that wait; some seconds' worth of the busiest box.

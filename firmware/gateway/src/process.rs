@@ -27,7 +27,7 @@ use crate::{alerting, connection, desk, log, metrics};
 /// How long the start waits for the backends' first answers, so that listeners offer what these have.
 const FIRST_PROBES: Duration = Duration::from_secs(3);
 /// How often old addresses are forgotten and the database is exported.
-const HOUSEKEEPING: Duration = Duration::from_secs(3600);
+const HOUSEKEEPING: Duration = Duration::from_hours(1);
 /// How often the database is asked how it is: trouble is told within 10 s (design §4).
 const CHECK: Duration = Duration::from_secs(5);
 

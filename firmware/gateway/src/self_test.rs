@@ -110,9 +110,11 @@ async fn belief(target: &Target) -> Finding {
         IdentityVia::Protocol => {}
     }
     let believed = match target.protocol {
-        Protocol::Imap => introduce(imap::Client::new(), target, imap::Client::believed).await,
-        Protocol::Pop3 => introduce(pop3::Client::new(), target, pop3::Client::believed).await,
-        Protocol::Submission => introduce(smtp::Client::new(), target, smtp::Client::believed).await,
+        Protocol::Imap => introduce(Box::<imap::Client>::default(), target, imap::Client::believed).await,
+        Protocol::Pop3 => introduce(Box::<pop3::Client>::default(), target, pop3::Client::believed).await,
+        Protocol::Submission => {
+            introduce(Box::<smtp::Client>::default(), target, smtp::Client::believed).await
+        }
     };
     let mend = match target.protocol {
         Protocol::Imap | Protocol::Pop3 => "add this box's address to login_trusted_networks there",
@@ -138,11 +140,10 @@ async fn belief(target: &Target) -> Finding {
 
 /// Says who the client is, and leaves before any login.
 async fn introduce<B: Backend>(
-    machine: B,
+    mut machine: Box<B>,
     target: &Target,
     believed: fn(&B) -> Option<bool>,
 ) -> Result<Option<bool>, String> {
-    let mut machine = Box::new(machine);
     backend::introduce(machine.as_mut(), target, &outsider()).await?;
     Ok(believed(&machine))
 }

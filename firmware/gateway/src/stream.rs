@@ -546,7 +546,7 @@ fn encode(
                 return Ok(());
             }
             Err(EncodeError::InsufficientSize(needs)) if needs.required_size > room => {
-                room = needs.required_size
+                room = needs.required_size;
             }
             Err(error) => return Err(io::Error::other(error)),
         }

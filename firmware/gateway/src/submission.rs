@@ -51,9 +51,9 @@ pub async fn run(
     backend: &mut Stream,
     up: Vec<u8>,
     kill: &mut oneshot::Receiver<Kill>,
-    idle: Duration,
     moved: &Octets,
 ) -> Ended {
+    let idle = gateway.current().settings.limits.idle(seat.protocol);
     let offer = gateway.upstreams().smtp_offer();
     let machine = Box::new(Relay::new(Limits {
         size: gateway.current().settings.submission.size_limit,

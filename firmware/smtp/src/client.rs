@@ -248,19 +248,26 @@ impl Client {
             return;
         }
         match (&job.task, job.peer) {
-            (Task::Probe, _) => {
+            (_, Some(peer)) if self.believed.is_none() => self.introduce(peer, job),
+            _ => self.go_on(job),
+        }
+    }
+
+    /// What comes once the backend knows, or need not know, who the client is.
+    fn go_on(&mut self, job: &Job<'_>) {
+        match job.task {
+            Task::Probe => {
                 self.put("QUIT\r\n");
                 self.end(End::Capabilities);
             }
-            (Task::Login { .. }, Some(peer)) if self.believed.is_none() => self.introduce(peer, job),
-            (Task::Login { .. }, _) => self.authenticate(job),
+            Task::Login { .. } => self.authenticate(job),
         }
     }
 
     fn introduce(&mut self, peer: &Peer<'_>, job: &Job<'_>) {
         if !self.found.xclient.any() {
             self.believed = Some(false);
-            return self.authenticate(job);
+            return self.go_on(job);
         }
         let part = if self.introduced { Part::Last } else { self.found.xclient.first_part(peer) };
         if self.found.xclient.write(peer, part, &mut self.out) {
@@ -270,7 +277,7 @@ impl Client {
             // Not even in two commands: the backend will see our address, which is what it says then.
             self.out.clear();
             self.believed = Some(false);
-            self.authenticate(job);
+            self.go_on(job);
         }
     }
 
