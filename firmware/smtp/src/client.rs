@@ -214,7 +214,7 @@ impl Client {
             (State::XClient(_), 421) => self.end(End::Away("XCLIENT")),
             (State::XClient(_), _) => {
                 self.believed = Some(false);
-                self.authenticate(job);
+                self.go_on(job);
             }
             (State::Final(_), 235) => self.end(End::Accepted),
             (State::Final(mechanism), 334) if !mechanism.is_password() => {
