@@ -5,10 +5,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
-use mail::session::{Label, Peer, Protocol, Task};
 use mail::sasl::Mechanism;
+use mail::session::{Label, Peer, Protocol, Task};
 use mail::{Account, ClientId};
 use policy::{Admitted, Decision, Facts, Identity, Mark, Rules, Traits, Verdict};
 use tokio::sync::oneshot;
@@ -158,7 +157,8 @@ pub async fn admit(gateway: &Arc<Gateway>, client: &Client, attempt: Attempt) ->
     let case = Case::open(gateway, client, &attempt);
     // Approved strong identities have budgets of their own; everything else can be imitated or made up.
     let strong = matches!(case.marks.first(), Some(Mark::Token { .. }));
-    let approved = case.device.as_ref().filter(|d| strong && matches!(d.standing, policy::Standing::Approved { .. }));
+    let approved =
+        case.device.as_ref().filter(|d| strong && matches!(d.standing, policy::Standing::Approved { .. }));
     let device = approved.map(|device| device.alias.0.clone());
     // Names that no account can have are charged under what was sent, cut: unknown accounts take the same path.
     let sent = String::from_utf8_lossy(&attempt.user).chars().take(64).collect::<String>();
@@ -181,6 +181,14 @@ pub async fn admit(gateway: &Arc<Gateway>, client: &Client, attempt: Attempt) ->
         Course::Ask(why) => match ask(gateway, client, &case, &attempt, why).await {
             Asked::In(live) => {
                 gateway.cleared(&key);
+                gateway.metrics.login_admitted(client.protocol);
+                let device = live.seat.device.as_deref();
+                let subject = client.subject().with_account(name).with_device(device);
+                gateway.record(
+                    Kind::LoginAdmitted { why: why.into() },
+                    subject.with_country(case.country.as_deref()),
+                );
+                info!(account = name, device, ?why, "logged in");
                 return Outcome::In(live);
             }
             Asked::Rejected => {
@@ -204,7 +212,8 @@ pub async fn admit(gateway: &Arc<Gateway>, client: &Client, attempt: Attempt) ->
     sleep_until(deadline).await;
     let held = matches!(case.decision.verdict, Verdict::Hold(_)) && reason != Reason::Budget;
     info!(account = name, reason = reason.name(), device = device.as_deref(), "login refused");
-    let subject = client.subject().with_account(name).with_device(case.device.as_ref().map(|d| d.alias.0.as_str()));
+    let subject =
+        client.subject().with_account(name).with_device(case.device.as_ref().map(|d| d.alias.0.as_str()));
     let subject = subject.with_country(case.country.as_deref());
     let kind = if held { Kind::LoginHeld { reason } } else { Kind::LoginRefused { reason } };
     gateway.record(kind, subject);
@@ -269,9 +278,11 @@ impl Case {
             now: now(),
         };
         let decision = policy::decide(&rules, &facts);
-        let known = found.known || account.as_ref().is_some_and(|account| settings.accounts.contains_key(account));
+        let known =
+            found.known || account.as_ref().is_some_and(|account| settings.accounts.contains_key(account));
         let device = found.device;
         Self {
+            current,
             account,
             upstream,
             marks,
@@ -283,14 +294,15 @@ impl Case {
             decision,
             max_devices,
             trouble,
-            current,
         }
     }
 
     /// Whether a refusal is the owner's business: a device of theirs may have been kept out. A wrong password at the
     /// backend is not, and what a spent budget hides has been told before.
     fn concerns_owner(&self, reason: Reason) -> bool {
-        self.known && self.account.is_some() && !matches!(reason, Reason::Credentials | Reason::Budget | Reason::BadName)
+        self.known
+            && self.account.is_some()
+            && !matches!(reason, Reason::Credentials | Reason::Budget | Reason::BadName)
     }
 
     pub(crate) fn sighting(&self, client: &Client) -> policy::device::Sighting {
@@ -335,13 +347,24 @@ enum Asked {
 
 /// Replays the credentials to the backend; on its yes, records the device and lists the session, in this order, before
 /// the client hears of it.
-async fn ask(gateway: &Arc<Gateway>, client: &Client, case: &Case, attempt: &Attempt, why: Admitted) -> Asked {
-    let (Some(account), Some(upstream)) = (&case.account, &case.upstream) else { return Asked::Refused(Reason::BadName) };
+async fn ask(
+    gateway: &Arc<Gateway>,
+    client: &Client,
+    case: &Case,
+    attempt: &Attempt,
+    why: Admitted,
+) -> Asked {
+    let (Some(account), Some(upstream)) = (&case.account, &case.upstream) else {
+        return Asked::Refused(Reason::BadName);
+    };
     let target = match route(client, case, account, &upstream.target()).await {
         Ok(target) => target,
         Err(error) => {
             warn!(account = account.as_str(), %error, "route look-up failed");
-            gateway.record(Kind::RouteTrouble { what: error.as_str().into() }, Subject::account(account.as_str()));
+            gateway.record(
+                Kind::RouteTrouble { what: error.as_str().into() },
+                Subject::account(account.as_str()),
+            );
             return Asked::Away;
         }
     };
@@ -365,7 +388,7 @@ async fn ask(gateway: &Arc<Gateway>, client: &Client, case: &Case, attempt: &Att
         Ok(device) => device,
         Err(asked) => return asked,
     };
-    seat(gateway, client, account, device, case, why, &target, done)
+    seat(gateway, client, account, device, case, &target.name, done)
 }
 
 async fn login(
@@ -395,12 +418,7 @@ async fn login(
 }
 
 /// The target, or another address of it where the settings ask an HTTP server.
-async fn route(
-    client: &Client,
-    case: &Case,
-    account: &Account,
-    target: &Target,
-) -> Result<Target, String> {
+async fn route(client: &Client, case: &Case, account: &Account, target: &Target) -> Result<Target, String> {
     let settings = &case.current.settings;
     let asks = !settings.routes.accounts.contains_key(account);
     let Some(look_up) = case.current.look_up.as_ref().filter(|_| asks) else { return Ok(target.clone()) };
@@ -446,9 +464,18 @@ async fn remember(
             gateway.metrics.store_write(asked.elapsed());
             if recorded.new {
                 let alias = recorded.alias.as_ref().map(|alias| alias.0.as_str());
-                gateway.record(Kind::DeviceNew, client.subject().with_account(account.as_str()).with_device(alias));
+                gateway.record(
+                    Kind::DeviceNew,
+                    client.subject().with_account(account.as_str()).with_device(alias),
+                );
                 if let Admitted::Provisional { days } = why {
-                    refused::tell(gateway, client, case, recorded.alias.as_ref(), What::NewDevice { days: Some(days) });
+                    refused::tell(
+                        gateway,
+                        client,
+                        case,
+                        recorded.alias.as_ref(),
+                        What::NewDevice { days: Some(days) },
+                    );
                 }
             }
             Ok(recorded.alias.map(|alias| alias.0))
@@ -457,7 +484,9 @@ async fn remember(
             gateway.store_trouble(&error.to_string());
             match why {
                 // Nothing was promised: the approval is on disk, or nobody asked for one.
-                Admitted::Approved | Admitted::Observed => Ok(case.device.as_ref().map(|device| device.alias.0.clone())),
+                Admitted::Approved | Admitted::Observed => {
+                    Ok(case.device.as_ref().map(|device| device.alias.0.clone()))
+                }
                 // Letting it in would tell the owner of an approval that a power cut takes back.
                 Admitted::Learning | Admitted::Provisional { .. } => Err(Asked::Away),
             }
@@ -472,8 +501,7 @@ fn seat(
     account: &Account,
     device: Option<String>,
     case: &Case,
-    why: Admitted,
-    target: &Target,
+    backend: &Arc<str>,
     done: LoggedIn,
 ) -> Asked {
     let LoggedIn { stream, untagged, text, rest } = done;
@@ -485,7 +513,7 @@ fn seat(
         device: device.as_deref().map(Into::into),
         protocol: client.protocol,
         client: client.address,
-        backend: Arc::clone(&target.name),
+        backend: Arc::clone(backend),
         since: now(),
         moved: Arc::clone(&moved),
     };
@@ -497,10 +525,6 @@ fn seat(
     if matches!(again.ok().flatten().map(|device| device.standing), Some(policy::Standing::Revoked)) {
         return Asked::Refused(Reason::Revoked);
     }
-    let subject = client.subject().with_account(account.as_str()).with_device(device.as_deref());
-    gateway.record(Kind::LoginAdmitted { why: why.into() }, subject.with_country(case.country.as_deref()));
-    gateway.metrics.login_admitted(client.protocol);
-    info!(account = account.as_str(), device = device.as_deref(), why = ?why, "logged in");
     let seat = Seat {
         connection: client.id.clone(),
         account: account.clone(),

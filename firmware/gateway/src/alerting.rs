@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use mail::session::Protocol;
-use tracing::level_filters::LevelFilter;
 use settings::{BackendTls, Endpoint, Resolver, Settings, Via};
+use tracing::level_filters::LevelFilter;
 
 use crate::alert::operator::{self, MailWay, NewsSettings, Ways};
 use crate::alert::relay::Security;
@@ -52,7 +52,12 @@ pub fn log(settings: &Settings) -> LogSettings {
 ///
 /// # Errors
 /// A CA file or folder that cannot be used.
-pub fn start(settings: &Settings, names: &Names, events: &Recorder, data: &Path) -> Result<Option<Alerts>> {
+pub fn start(
+    settings: &Settings,
+    names: &Names,
+    events: &Recorder,
+    data: &Path,
+) -> Result<Option<(Alerts, Outbox)>> {
     let alerts = &settings.alerts;
     let letter = alerts.mail.as_ref().map(|mail| LetterSettings {
         from_name: "Postern mail security".into(),
@@ -67,7 +72,10 @@ pub fn start(settings: &Settings, names: &Names, events: &Recorder, data: &Path)
     let outbox = match &alerts.mail {
         Some(mail) => {
             let relay = Relay::new(relay(settings, &mail.via)?, names.clone())?;
-            Some(Outbox::start(Some(data.join("alerts")), relay, events.clone()).context("the folder of alert mail")?)
+            Some(
+                Outbox::start(Some(data.join("alerts")), relay, events.clone())
+                    .context("the folder of alert mail")?,
+            )
         }
         None => None,
     };
@@ -89,24 +97,30 @@ pub fn start(settings: &Settings, names: &Names, events: &Recorder, data: &Path)
         let letter = Letter::new(letter.clone());
         ways.mail = Some(MailWay { to: vec![to.to_string()], letter, outbox: outbox.clone() });
     }
-    operator::start(events, NewsSettings::default(), ways);
+    if ways.syslog.is_some() || ways.webhook.is_some() || ways.mail.is_some() {
+        operator::start(events, NewsSettings::default(), ways);
+    }
     let (Some(letter), Some(outbox)) = (letter, outbox) else { return Ok(None) };
     let limits = Limits {
         digest_after: alerts.digest_interval.as_secs().max(1),
         digest_longest: alerts.digest_interval.as_secs().max(Limits::default().digest_longest),
+        mails_per_account: alerts.mails_per_account,
         ..Limits::default()
     };
     let pointers = Pointers::new(names.clone(), settings.dns.timeout);
     let settings = AlertSettings { limits, letter };
-    Ok(Some(Alerts::start(settings, pointers, outbox, events.clone())))
+    let alerts = Alerts::start(settings, pointers, outbox.clone(), events.clone());
+    Ok(Some((alerts, outbox)))
 }
 
 fn relay(settings: &Settings, via: &Via) -> Result<RelaySettings> {
     let (address, tls, ca, name): (&Endpoint, BackendTls, _, _) = match via {
         Via::Server { address, tls, ca } => (address, *tls, ca.as_ref(), None),
         Via::Backend(name) => {
-            let service = settings.backends.get(name).and_then(|backend| backend.service(Protocol::Submission));
-            let service = service.with_context(|| format!("[alerts] via: backend {name:?} has no submission server"))?;
+            let service =
+                settings.backends.get(name).and_then(|backend| backend.service(Protocol::Submission));
+            let service = service
+                .with_context(|| format!("[alerts] via: backend {name:?} has no submission server"))?;
             (&service.address, service.tls, service.ca.as_ref(), service.name.as_ref())
         }
     };
@@ -121,5 +135,12 @@ fn relay(settings: &Settings, via: &Via) -> Result<RelaySettings> {
     };
     let target = Target { host: address.host.clone(), port: address.port };
     let name = name.map(|name| name.as_str().to_owned());
-    Ok(RelaySettings { target, name, security, roots, login: None, hostname: settings.host.hostname.as_str().into() })
+    Ok(RelaySettings {
+        target,
+        name,
+        security,
+        roots,
+        login: None,
+        hostname: settings.host.hostname.as_str().into(),
+    })
 }

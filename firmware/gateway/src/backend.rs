@@ -81,7 +81,12 @@ impl From<io::Error> for End {
 }
 
 /// Logs in with the client's own credentials.
-pub async fn login<B: Backend>(mut machine: Box<B>, target: &Target, task: Task<'_>, peer: &Peer<'_>) -> Login {
+pub async fn login<B: Backend>(
+    mut machine: Box<B>,
+    target: &Target,
+    task: Task<'_>,
+    peer: &Peer<'_>,
+) -> Login {
     match run(machine.as_mut(), target, task, Some(peer)).await {
         Ok(Finished::Accepted(done)) => Login::Accepted(done),
         Ok(Finished::Rejected) => Login::Rejected,
@@ -203,7 +208,9 @@ async fn run<B: Backend>(
                 Step::Done(outcome) => {
                     finished = Some(match outcome {
                         Outcome::Capabilities(list) => Ok(Word::Capabilities(list.to_vec())),
-                        Outcome::Accepted { untagged, text } => Ok(Word::Accepted(untagged.to_vec(), text.to_vec())),
+                        Outcome::Accepted { untagged, text } => {
+                            Ok(Word::Accepted(untagged.to_vec(), text.to_vec()))
+                        }
                         Outcome::Rejected => Ok(Word::Rejected),
                         Outcome::Away(why) => Err(End::Away(why.to_owned())),
                         Outcome::Violation(why) => Err(End::Violation(why)),
@@ -247,7 +254,10 @@ async fn run<B: Backend>(
             return Err(End::Violation("more than an answer may hold"));
         }
         let step = if sent { "reply" } else { "greeting" };
-        match timeout(limit, stream.read(&mut |bytes| inbox.extend_from_slice(bytes))).await.map_err(late(step))?? {
+        match timeout(limit, stream.read(&mut |bytes| inbox.extend_from_slice(bytes)))
+            .await
+            .map_err(late(step))??
+        {
             Read::Data => {}
             Read::End => return Err(End::Away(format!("closed the connection instead of a {step}"))),
         }

@@ -50,7 +50,7 @@ pub async fn serve(gateway: Arc<Gateway>, socket: TcpStream, listener: Listener,
     let Ok(remote) = socket.peer_addr() else { return };
     let Ok(local) = socket.local_addr() else { return };
     let id = connection_id();
-    let span = tracing::info_span!("connection", id = %id, protocol = listener.protocol.name(), client = %remote.ip().to_canonical());
+    let span = tracing::info_span!("connection", id = %id, protocol = listener.protocol.name(), client = tracing::field::Empty);
     let client = Client::new(id, listener.protocol, canonical(remote), canonical(local));
     run(gateway, Stream::clear(socket), listener, client, permit).instrument(span).await;
 }
@@ -62,7 +62,8 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 async fn run(gateway: Arc<Gateway>, stream: Stream, listener: Listener, client: Client, permit: Permit) {
     // Boxed, and gone before the relay begins: a parked session does not pay for its login.
-    let connection = Connection { gateway: &gateway, stream, inbox: Vec::new(), client, listener, failures: 0 };
+    let connection =
+        Connection { gateway: &gateway, stream, inbox: Vec::new(), client, listener, failures: 0 };
     let live = match Box::pin(connection.until_login(permit)).await {
         Ok(live) => live,
         Err(gone) => {
@@ -88,7 +89,7 @@ async fn after_login(gateway: &Gateway, live: Box<Live>) {
     client.relaying();
     backend.relaying();
     let ended = if protocol == Protocol::Submission {
-        submission::run(gateway, &seat, &mut client, &mut backend, up, &mut kill, idle, &moved).await
+        submission::run(gateway, &seat, &mut client, &mut backend, up, &mut kill, &moved).await
     } else {
         match backend.send(&up).await {
             Ok(()) => {
@@ -141,7 +142,7 @@ impl Connection<'_> {
     async fn until_login(mut self, permit: Permit) -> Result<Box<Live>, Gone> {
         let limits = self.gateway.current().settings.limits.clone();
         let start = Instant::now();
-        self.proxy_header(&permit).await?;
+        self.proxy_header().await?;
         if !permit.network(&self.client) {
             return Err(Gone::Not("too many connections from this network"));
         }
@@ -173,13 +174,16 @@ impl Connection<'_> {
     }
 
     /// Takes the client's address from a load balancer that is listed, and only from one.
-    async fn proxy_header(&mut self, permit: &Permit) -> Result<(), Gone> {
+    async fn proxy_header(&mut self) -> Result<(), Gone> {
         let current = self.gateway.current();
         let balancers = &current.settings.listen.proxy_protocol;
+        let show = |address: std::net::IpAddr| {
+            tracing::Span::current().record("client", tracing::field::display(address));
+        };
         if !balancers.iter().any(|network| network.contains(&self.client.address.ip())) {
+            show(self.client.address.ip());
             return Ok(());
         }
-        let _ = permit;
         let deadline = Instant::now() + PROXY_HEADER;
         loop {
             match proxy_protocol::decode(&self.inbox) {
@@ -187,8 +191,8 @@ impl Connection<'_> {
                     if let Some(ends) = header.ends {
                         self.client.address = canonical(ends.source);
                         self.client.local = canonical(ends.destination);
-                        tracing::Span::current().record("client", tracing::field::display(ends.source.ip()));
                     }
+                    show(self.client.address.ip());
                     self.inbox.drain(..header.consumed);
                     return Ok(());
                 }
@@ -268,7 +272,9 @@ impl Connection<'_> {
                             return Err(Gone::Closed(Closed::Injection));
                         }
                         self.say(&mut out, deadline).await?;
-                        timeout_at(deadline, self.handshake()).await.map_err(|_| Gone::Late("TLS handshake"))??;
+                        timeout_at(deadline, self.handshake())
+                            .await
+                            .map_err(|_| Gone::Late("TLS handshake"))??;
                         machine.tls_established();
                         progress = true;
                     }

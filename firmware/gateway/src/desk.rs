@@ -20,7 +20,7 @@ use crate::gateway::Gateway;
 /// Callers at once: consoles, a few shells.
 const CALLERS: usize = 32;
 /// A caller that says nothing for this long is sent away.
-const SILENCE: Duration = Duration::from_secs(600);
+const SILENCE: Duration = Duration::from_mins(10);
 
 /// The bound socket; its file is removed when it is dropped.
 pub struct Socket {
@@ -33,18 +33,22 @@ pub struct Socket {
 /// # Errors
 /// The folder is missing or not ours; another gateway answers there.
 pub fn bind(path: &Path) -> io::Result<Socket> {
-    let name = |error: io::Error| io::Error::new(error.kind(), format!("control socket {}: {error}", path.display()));
+    let name = |error: io::Error| {
+        io::Error::new(error.kind(), format!("control socket {}: {error}", path.display()))
+    };
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                let error = io::Error::new(io::ErrorKind::AddrInUse, "another gateway answers there; stop it first");
+                let error =
+                    io::Error::new(io::ErrorKind::AddrInUse, "another gateway answers there; stop it first");
                 return Err(name(error));
             }
             // Left behind by a gateway that was killed.
             fs::remove_file(path).map_err(name)?;
         }
         Ok(_) => {
-            let error = io::Error::new(io::ErrorKind::AlreadyExists, "is there and is no socket; move it away");
+            let error =
+                io::Error::new(io::ErrorKind::AlreadyExists, "is there and is no socket; move it away");
             return Err(name(error));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

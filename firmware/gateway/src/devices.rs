@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use control::{
-    AccountRow, AttemptRow, Chunk, ControlError, DeviceRow, ErrorCode, EventRow, Health, Imported, Page, Part, Request,
-    Response, SessionRow, Simulation, SimulationRow, State, Stats,
+    AccountRow, AttemptRow, Chunk, ControlError, DeviceRow, ErrorCode, EventRow, Health, Imported, Page,
+    Part, Request, Response, SessionRow, Simulation, SimulationRow, State, Stats,
 };
 use mail::Account;
-use mail::session::Protocol;
 use policy::{Alias, Device, Layer, Mode, Rules, Standing};
 use tokio::sync::broadcast;
 use tracing::info;
@@ -62,7 +61,9 @@ impl Desk {
 
     fn reload(&self) -> Answer {
         match self.gateway.reload(&self.caller) {
-            Ok(later) if later.is_empty() => Ok(vec![Response::Done { text: "settings and certificates are in force".into() }]),
+            Ok(later) if later.is_empty() => {
+                Ok(vec![Response::Done { text: "settings and certificates are in force".into() }])
+            }
             Ok(later) => {
                 let text = format!("in force, except what needs a restart: {}", later.join(", "));
                 Ok(vec![Response::Done { text }])
@@ -131,7 +132,7 @@ impl Desk {
         let text = self.import.take().unwrap_or_default();
         let store = Arc::clone(&self.gateway.store);
         let done = tokio::task::spawn_blocking(move || store.import(&mut text.as_bytes())).await;
-        let report = done.map_err(|error| internal(&error.to_string()))?.map_err(storage)?;
+        let report = done.map_err(|error| internal(&error.to_string()))?.map_err(|error| storage(&error))?;
         info!(by = self.caller, devices = report.devices, "import");
         // Everything else was replaced: nobody stays on the strength of the old database.
         let imported = Imported { accounts: count(report.accounts), devices: count(report.devices), kept: 0 };
@@ -148,6 +149,7 @@ struct Books {
 impl Books {
     fn answer(self, request: Request) -> Answer {
         let store = &self.gateway.store;
+        self.gateway.settle_sightings();
         match request {
             Request::DevicesList { account } => {
                 let account = self.account(&account)?;
@@ -168,7 +170,8 @@ impl Books {
                 }
                 let alias = self.device(&account, &device)?.alias;
                 self.has_room(&account)?;
-                let device = store.approve(account.as_str(), &alias, until, now()).map_err(storage)?;
+                let device =
+                    store.approve(account.as_str(), &alias, until, now()).map_err(|error| storage(&error))?;
                 self.event(Kind::DeviceApproved { by: self.caller.as_str().into() }, &account, &alias);
                 Ok(vec![Response::Device(DeviceRow::new(account.as_str(), &device))])
             }
@@ -179,22 +182,27 @@ impl Books {
                     let mend = format!("use at most {NAME} printable characters");
                     return Err(ControlError::new(ErrorCode::Invalid, "that is no name for a device", mend));
                 }
-                let device = store.rename(account.as_str(), &alias, &name).map_err(storage)?;
+                let device =
+                    store.rename(account.as_str(), &alias, &name).map_err(|error| storage(&error))?;
                 self.event(Kind::DeviceRenamed { by: self.caller.as_str().into() }, &account, &alias);
                 Ok(vec![Response::Device(DeviceRow::new(account.as_str(), &device))])
             }
             Request::DevicesRevoke { account, device } => {
                 let account = self.account(&account)?;
                 let alias = self.device(&account, &device)?.alias;
-                let device = store.revoke(account.as_str(), &alias, now()).map_err(storage)?;
+                let device =
+                    store.revoke(account.as_str(), &alias, now()).map_err(|error| storage(&error))?;
                 let sessions_ended = self.end_device(&account, &alias);
                 self.event(Kind::DeviceRevoked { by: self.caller.as_str().into() }, &account, &alias);
-                Ok(vec![Response::Revoked { device: DeviceRow::new(account.as_str(), &device), sessions_ended }])
+                Ok(vec![Response::Revoked {
+                    device: DeviceRow::new(account.as_str(), &device),
+                    sessions_ended,
+                }])
             }
             Request::DevicesForget { account, device } => {
                 let account = self.account(&account)?;
                 let alias = self.device(&account, &device)?.alias;
-                store.forget(account.as_str(), &alias).map_err(storage)?;
+                store.forget(account.as_str(), &alias).map_err(|error| storage(&error))?;
                 if self.rules(&account).mode == Mode::Lock {
                     self.end_device(&account, &alias);
                 }
@@ -202,14 +210,15 @@ impl Books {
                 Ok(vec![Response::Done { text }])
             }
             Request::AccountsList => {
-                let known = store.accounts(now()).map_err(storage)?;
+                let known = store.accounts(now()).map_err(|error| storage(&error))?;
                 let mut names = known.into_iter().map(|known| known.account.name).collect::<Vec<_>>();
                 let current = self.gateway.current();
                 names.extend(current.settings.accounts.keys().map(|account| account.as_str().to_owned()));
                 names.sort_unstable();
                 names.dedup();
                 let accounts = names.iter().filter_map(|name| Account::parse(name.as_bytes(), None).ok());
-                let rows = accounts.map(|account| self.account_row(&account)).collect::<Result<Vec<_>, _>>()?;
+                let rows =
+                    accounts.map(|account| self.account_row(&account)).collect::<Result<Vec<_>, _>>()?;
                 Ok(Page::all(rows).map(Response::Accounts).collect())
             }
             Request::AccountsShow { account } => {
@@ -229,27 +238,34 @@ impl Books {
             Request::SessionsList { account } => {
                 let account = account.map(|name| self.account(&name)).transpose()?;
                 let wanted = |name: &str| account.as_ref().is_none_or(|account| account.as_str() == name);
-                let rows = self.gateway.sessions.list().into_iter().filter(|session| wanted(&session.account));
+                let rows =
+                    self.gateway.sessions.list().into_iter().filter(|session| wanted(&session.account));
                 Ok(Page::all(rows.map(session_row).collect()).map(Response::Sessions).collect())
             }
             Request::SessionsKill { session } => {
                 if self.gateway.sessions.end(Kill::Revoked, |live| live.connection == session) == 0 {
                     let mend = "list the live ones with: postern sessions";
-                    return Err(ControlError::new(ErrorCode::NoSuchSession, format!("no session {session} is live"), mend));
+                    return Err(ControlError::new(
+                        ErrorCode::NoSuchSession,
+                        format!("no session {session} is live"),
+                        mend,
+                    ));
                 }
                 Ok(vec![Response::Done { text: format!("session {session} is being ended") }])
             }
             Request::Simulate { account } => self.simulate(account.as_deref()),
             Request::Export => {
                 let mut out = Vec::new();
-                store.export(&mut out).map_err(storage)?;
+                store.export(&mut out).map_err(|error| storage(&error))?;
                 let text = String::from_utf8(out).map_err(|error| internal(&error.to_string()))?;
                 Ok(Chunk::all(&text).map(Response::Export).collect())
             }
             Request::Stats => Ok(vec![Response::Stats(self.stats())]),
-            Request::Health | Request::Events { .. } | Request::Import(_) | Request::Reload | Request::SelfTest => {
-                Err(internal("this verb is answered elsewhere"))
-            }
+            Request::Health
+            | Request::Events { .. }
+            | Request::Import(_)
+            | Request::Reload
+            | Request::SelfTest => Err(internal("this verb is answered elsewhere")),
         }
     }
 
@@ -262,7 +278,7 @@ impl Books {
         let listing = match self.gateway.store.list(account.as_str()) {
             Ok(listing) => listing,
             Err(store::StoreError::NoAccount) => return Ok(Vec::new()),
-            Err(error) => return Err(storage(error)),
+            Err(error) => return Err(storage(&error)),
         };
         let attempts = listing.attempts.into_iter().map(|attempt| Device {
             alias: attempt.alias,
@@ -308,8 +324,13 @@ impl Books {
         if approved < usize::try_from(most).unwrap_or(usize::MAX) {
             return Ok(());
         }
-        let text = format!("{} has {approved} approved devices, and the rules allow {most}", account.as_str());
-        Err(ControlError::new(ErrorCode::NotAllowed, text, "revoke one it no longer uses, or raise max-devices"))
+        let text =
+            format!("{} has {approved} approved devices, and the rules allow {most}", account.as_str());
+        Err(ControlError::new(
+            ErrorCode::NotAllowed,
+            text,
+            "revoke one it no longer uses, or raise max-devices",
+        ))
     }
 
     fn event(&self, kind: Kind, account: &Account, alias: &Alias) {
@@ -334,7 +355,10 @@ impl Books {
             let mend = "an account may tighten what box and domain say, never loosen it; change the settings";
             return Err(ControlError::new(ErrorCode::NotAllowed, text, mend));
         }
-        self.gateway.store.set_account_mode(account.as_str(), Some(mode), now()).map_err(storage)?;
+        self.gateway
+            .store
+            .set_account_mode(account.as_str(), Some(mode), now())
+            .map_err(|error| storage(&error))?;
         if mode == Mode::Lock {
             // Sessions of devices that could not log in now end, also those opened without a token.
             let devices = self.devices(&account)?;
@@ -343,10 +367,15 @@ impl Books {
                     devices.iter().any(|device| device.alias.0 == alias && is_approved(device))
                 })
             };
-            self.gateway.sessions.end(Kill::Revoked, |live| &*live.account == account.as_str() && !stays(live));
+            self.gateway
+                .sessions
+                .end(Kill::Revoked, |live| &*live.account == account.as_str() && !stays(live));
         }
         let by = self.caller.as_str().into();
-        self.gateway.record(Kind::AccountMode { mode: mode_name(mode).into(), by }, Subject::account(account.as_str()));
+        self.gateway.record(
+            Kind::AccountMode { mode: mode_name(mode).into(), by },
+            Subject::account(account.as_str()),
+        );
         info!(account = account.as_str(), mode = mode_name(mode), by = self.caller, "mode set");
         Ok(vec![Response::Account(self.account_row(&account)?)])
     }
@@ -356,7 +385,9 @@ impl Books {
         let (box_, domain, own) = current.settings.layers(account);
         let stored = self.stored(account);
         let mode = self.rules(account).mode;
-        let says = |layer: Option<&Layer>| layer.and_then(|layer| layer.mode).is_some_and(|said| said.at(now()) == mode);
+        let says = |layer: Option<&Layer>| {
+            layer.and_then(|layer| layer.mode).is_some_and(|said| said.at(now()) == mode)
+        };
         let mode_from = if says(Some(box_)) {
             "box"
         } else if says(domain) {
@@ -367,7 +398,9 @@ impl Books {
             "default"
         };
         let devices = self.devices(account)?;
-        let count = |wanted: fn(&Device) -> bool| u32::try_from(devices.iter().filter(|d| wanted(d)).count()).unwrap_or(u32::MAX);
+        let count = |wanted: fn(&Device) -> bool| {
+            u32::try_from(devices.iter().filter(|d| wanted(d)).count()).unwrap_or(u32::MAX)
+        };
         let live = self.gateway.sessions.list();
         let sessions = live.iter().filter(|live| &*live.account == account.as_str()).count();
         Ok(AccountRow {
@@ -379,7 +412,11 @@ impl Books {
             pending: count(|device| matches!(device.standing, Standing::Pending)),
             revoked: count(|device| matches!(device.standing, Standing::Revoked)),
             sessions: u32::try_from(sessions).unwrap_or(u32::MAX),
-            last_seen: devices.iter().filter_map(|device| device.last_seen.as_ref()).map(|seen| seen.at).max(),
+            last_seen: devices
+                .iter()
+                .filter_map(|device| device.last_seen.as_ref())
+                .map(|seen| seen.at)
+                .max(),
         })
     }
 
@@ -411,7 +448,7 @@ impl Books {
         if let Some(account) = account {
             return Ok(vec![account.as_str().to_owned()]);
         }
-        let known = self.gateway.store.accounts(now()).map_err(storage)?;
+        let known = self.gateway.store.accounts(now()).map_err(|error| storage(&error))?;
         Ok(known.into_iter().map(|known| known.account.name).collect())
     }
 
@@ -423,9 +460,16 @@ impl Books {
             let report = match self.gateway.store.simulate(&name, now()) {
                 Ok(report) => report,
                 Err(store::StoreError::NoAccount) => continue,
-                Err(error) => return Err(storage(error)),
+                Err(error) => return Err(storage(&error)),
             };
-            let first = self.gateway.store.logins(&name).map_err(storage)?.iter().map(|outcome| outcome.first).min();
+            let first = self
+                .gateway
+                .store
+                .logins(&name)
+                .map_err(|error| storage(&error))?
+                .iter()
+                .map(|outcome| outcome.first)
+                .min();
             logins += report.logins;
             would_refuse += report.refused;
             since = [since, first].into_iter().flatten().min();
@@ -448,7 +492,15 @@ impl Books {
         }
         rows.sort_by_key(|row| std::cmp::Reverse(row.logins));
         let account = account.map(|account| account.as_str().to_owned());
-        let page = |refused| Response::Simulation(Simulation { account: account.clone(), since, logins, would_refuse, refused });
+        let page = |refused| {
+            Response::Simulation(Simulation {
+                account: account.clone(),
+                since,
+                logins,
+                would_refuse,
+                refused,
+            })
+        };
         Ok(Page::all(rows).map(page).collect())
     }
 
@@ -496,10 +548,16 @@ const fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-fn storage(error: store::StoreError) -> ControlError {
+fn storage(error: &store::StoreError) -> ControlError {
     use store::StoreError as E;
     match error {
-        E::NoAccount => return ControlError::new(ErrorCode::NoSuchAccount, error.to_string(), "it has not logged in yet"),
+        E::NoAccount => {
+            return ControlError::new(
+                ErrorCode::NoSuchAccount,
+                error.to_string(),
+                "it has not logged in yet",
+            );
+        }
         E::NoDevice => {
             let mend = "list its devices with: postern devices list ACCOUNT";
             return ControlError::new(ErrorCode::NoSuchDevice, error.to_string(), mend);
@@ -512,7 +570,14 @@ fn storage(error: store::StoreError) -> ControlError {
             let mend = "use an export of this box or its twin, whole and unchanged; nothing was changed";
             return ControlError::new(ErrorCode::Invalid, error.to_string(), mend);
         }
-        E::Full | E::ReadOnly(_) | E::Io(_) | E::Damaged(_) | E::Lost(_) | E::Symlink(_) | E::Keys(_) | E::Closed => {}
+        E::Full
+        | E::ReadOnly(_)
+        | E::Io(_)
+        | E::Damaged(_)
+        | E::Lost(_)
+        | E::Symlink(_)
+        | E::Keys(_)
+        | E::Closed => {}
     }
     let mend = "look for free space and errors of the disk, then try again; nothing was changed";
     ControlError::new(ErrorCode::Storage, error.to_string(), mend)

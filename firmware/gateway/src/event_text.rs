@@ -14,7 +14,9 @@ pub fn sentence(kind: &Kind) -> String {
             };
             format!("logged in: {why}")
         }
-        Kind::LoginHeld { reason } => format!("login refused until its owner approves the device ({})", reason.name()),
+        Kind::LoginHeld { reason } => {
+            format!("login refused until its owner approves the device ({})", reason.name())
+        }
         Kind::LoginRefused { reason } => format!("login refused ({})", reason.name()),
         Kind::SessionEnded { received, sent, seconds, cause } => {
             format!("session over after {seconds} s, {received} octets in, {sent} out: {}", cause.as_str())
@@ -24,12 +26,16 @@ pub fn sentence(kind: &Kind) -> String {
         Kind::DeviceRevoked { by } => format!("device revoked by {}", by.as_str()),
         Kind::DeviceRenamed { by } => format!("device renamed by {}", by.as_str()),
         Kind::AccountMode { mode, by } => format!("mode set to {} by {}", mode.as_str(), by.as_str()),
-        Kind::PasswordProbed { known: true } => "a refused client KNOWS the password: it must be changed".into(),
+        Kind::PasswordProbed { known: true } => {
+            "a refused client KNOWS the password: it must be changed".into()
+        }
         Kind::PasswordProbed { known: false } => "a refused client guessed; its password is wrong".into(),
         Kind::BackendViolation { backend, what } => {
             format!("backend {} broke its protocol: {}", backend.as_str(), what.as_str())
         }
-        Kind::BackendAway { backend, what } => format!("backend {} is away: {}", backend.as_str(), what.as_str()),
+        Kind::BackendAway { backend, what } => {
+            format!("backend {} is away: {}", backend.as_str(), what.as_str())
+        }
         Kind::BackendBack { backend } => format!("backend {} is back", backend.as_str()),
         Kind::RouteTrouble { what } => format!("route look-up failed: {}", what.as_str()),
         Kind::StoreTrouble { what } => format!("device database in trouble: {}", what.as_str()),

@@ -2,8 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use board::crypto::Aes;
@@ -18,7 +17,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::admit::Seat;
-use crate::alert::Alerts;
+use crate::alert::{Alerts, Outbox};
 use crate::auth_http::{RouteSettings, Routes};
 use crate::dial::Roots;
 use crate::event::{Event, Kind, Recorder, Subject};
@@ -35,11 +34,15 @@ use crate::upstream::Upstreams;
 /// How long an answer of the route look-up is good for.
 const ROUTE_KEPT: Duration = Duration::from_secs(30);
 /// Password probes of one account: three an hour (design §2, step 7).
-const PROBES: (u32, Duration) = (3, Duration::from_secs(3600));
+const PROBES: (u32, Duration) = (3, Duration::from_hours(1));
 /// Accounts whose probes are counted; more are not probed at all.
 const PROBED: usize = 4096;
-/// Sightings that wait; about a second's worth of the busiest box.
-const SIGHTINGS: usize = 1024;
+/// Sightings that wait; some seconds' worth of the busiest box.
+const SIGHTINGS: usize = 4096;
+/// How long they are gathered.
+const SIGHTINGS_GATHER: Duration = Duration::from_millis(300);
+/// How often their thread looks whether there still is a database.
+const SIGHTINGS_CHECK: Duration = Duration::from_secs(30);
 /// How many refusals of the backend are remembered to know how slow they are.
 const REFUSALS: usize = 64;
 
@@ -72,7 +75,7 @@ pub struct Gateway {
     /// The device database.
     pub store: Arc<Store>,
     /// Logins of known devices on their way to the database.
-    sightings: SyncSender<store::Success>,
+    sightings: Arc<Sightings>,
     /// Live sessions.
     pub sessions: Arc<Sessions>,
     /// Connections allowed.
@@ -80,7 +83,7 @@ pub struct Gateway {
     /// The journal.
     pub events: Recorder,
     /// Mail to owners, word to the operator.
-    pub alerts: Option<Alerts>,
+    pub alerts: Option<(Alerts, Outbox)>,
     /// Counters.
     pub metrics: Metrics,
     /// Countries of addresses.
@@ -135,7 +138,7 @@ pub struct Parts {
     /// The journal, running.
     pub events: Recorder,
     /// Alerts, running.
-    pub alerts: Option<Alerts>,
+    pub alerts: Option<(Alerts, Outbox)>,
     /// Countries of addresses.
     pub countries: Countries,
     /// The name service.
@@ -159,7 +162,7 @@ impl Gateway {
             current: RwLock::new(Arc::new(current)),
             settings_file,
             ticketer,
-            sightings: sightings(Arc::clone(&store)),
+            sightings: Sightings::start(&store),
             store,
             sessions: Arc::default(),
             permits,
@@ -223,9 +226,15 @@ impl Gateway {
         };
         needs_restart("[box] data", old.settings.host.data != new.settings.host.data);
         needs_restart("[control] socket", old.settings.control.socket != new.settings.control.socket);
-        needs_restart("[limits] connections", old.settings.limits.connections != new.settings.limits.connections);
+        needs_restart(
+            "[limits] connections",
+            old.settings.limits.connections != new.settings.limits.connections,
+        );
         needs_restart("[metrics]", old.settings.metrics.listen != new.settings.metrics.listen);
-        needs_restart("[alerts]", format!("{:?}", old.settings.alerts) != format!("{:?}", new.settings.alerts));
+        needs_restart(
+            "[alerts]",
+            format!("{:?}", old.settings.alerts) != format!("{:?}", new.settings.alerts),
+        );
         needs_restart("[log]", format!("{:?}", old.settings.log) != format!("{:?}", new.settings.log));
         new.upstreams.inherit(&old.upstreams);
         lock(&self.guard).set_allowed(new.settings.abuse.allow.clone());
@@ -253,12 +262,14 @@ impl Gateway {
         policy::Rules::merge(box_, domain, own)
     }
 
-    /// Notes the login of a known device, on a thread that may wait for the database.
+    /// Notes the login of a known device, soon and without waiting.
     pub fn sighted(&self, success: store::Success) {
-        // A full queue means a slow disk; a sighting is a convenience, and the login goes on.
-        if self.sightings.try_send(success).is_err() {
-            self.metrics.set_table("sightings-dropped", 1);
-        }
+        self.sightings.add(success);
+    }
+
+    /// Hands waiting sightings to the database now, so that whoever asks next sees them. May wait for the disk.
+    pub fn settle_sightings(&self) {
+        self.sightings.settle(&self.store);
     }
 
     /// Whether this account's refused password may be tried against the backend now; counts it.
@@ -315,7 +326,10 @@ impl Gateway {
     /// An account's sending budget ran out: the journal and the owner hear of it.
     pub fn sending_stopped(&self, seat: &Seat) {
         let subject = Subject::client(&seat.connection, seat.protocol, seat.address.ip());
-        self.record(Kind::SendingStopped, subject.with_account(seat.account.as_str()).with_device(seat.device.as_deref()));
+        self.record(
+            Kind::SendingStopped,
+            subject.with_account(seat.account.as_str()).with_device(seat.device.as_deref()),
+        );
         refused::tell_sending_stopped(self, seat);
     }
 
@@ -359,11 +373,13 @@ impl Gateway {
     /// refuse (or a refusal of ours would be told apart by its speed), and more after repeated failures.
     pub fn deadline(&self, key: &Key<'_>) -> Duration {
         let current = self.current();
-        let (base, most) = (current.settings.abuse.failure_deadline, current.settings.abuse.failure_deadline_max);
+        let (base, most) =
+            (current.settings.abuse.failure_deadline, current.settings.abuse.failure_deadline_max);
         let slowest = lock(&self.refusals).iter().max().copied().unwrap_or_default();
         // A quarter above the slowest seen, in steps of 100 ms so that the figure itself says little.
         let above = (slowest + slowest / 4).as_millis().div_ceil(100) * 100;
-        let base = base.max(Duration::from_millis(u64::try_from(above).unwrap_or(u64::MAX))).min(most.max(base));
+        let base =
+            base.max(Duration::from_millis(u64::try_from(above).unwrap_or(u64::MAX))).min(most.max(base));
         let step = lock(&self.guard).delay_step(key, self.millis()).min(abuse::MAX_DELAY_STEP);
         base + most.saturating_sub(base) * step / abuse::MAX_DELAY_STEP
     }
@@ -378,19 +394,58 @@ impl Gateway {
     }
 }
 
-/// The thread that notes sightings; it ends with its queue.
-fn sightings(store: Arc<Store>) -> SyncSender<store::Success> {
-    let (send, receive) = std::sync::mpsc::sync_channel::<store::Success>(SIGHTINGS);
-    let spawned = std::thread::Builder::new().name("sightings".into()).spawn(move || {
-        for success in receive {
-            // Trouble with the disk is told by the check of the whole database.
-            let _ = store.record_success(success);
+/// Logins of known devices that the database has yet to hear of. They go there in batches: a wake-up of two threads for
+/// each login would cost more than the record.
+#[derive(Default)]
+struct Sightings {
+    waiting: Mutex<Vec<store::Success>>,
+    some: Condvar,
+}
+
+impl Sightings {
+    /// Starts the thread that hands them over; it ends when the database is gone.
+    fn start(store: &Arc<Store>) -> Arc<Self> {
+        let (sightings, store) = (Arc::new(Self::default()), Arc::downgrade(store));
+        let mine = Arc::clone(&sightings);
+        let spawned = std::thread::Builder::new().name("sightings".into()).spawn(move || {
+            loop {
+                let waiting = lock(&mine.waiting);
+                let (waiting, _) = mine
+                    .some
+                    .wait_timeout_while(waiting, SIGHTINGS_CHECK, |waiting| waiting.is_empty())
+                    .unwrap_or_else(PoisonError::into_inner);
+                let some = !waiting.is_empty();
+                drop(waiting);
+                let Some(store) = store.upgrade() else { return };
+                if some {
+                    std::thread::sleep(SIGHTINGS_GATHER);
+                    mine.settle(&store);
+                }
+            }
+        });
+        if let Err(error) = spawned {
+            error!(%error, "no thread for sightings: last logins are noted only when asked for");
         }
-    });
-    if let Err(error) = spawned {
-        error!(%error, "no thread for sightings: last logins are not noted");
+        sightings
     }
-    send
+
+    fn add(&self, success: store::Success) {
+        let mut waiting = lock(&self.waiting);
+        // More means that the disk is slow; a sighting is a convenience, and the login goes on.
+        if waiting.len() < SIGHTINGS {
+            waiting.push(success);
+            if waiting.len() == 1 {
+                self.some.notify_one();
+            }
+        }
+    }
+
+    fn settle(&self, store: &Store) {
+        let batch = std::mem::take(&mut *lock(&self.waiting));
+        for success in batch {
+            store.note_success(success);
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -406,7 +461,11 @@ fn seed() -> [u64; 2] {
     [one, two].map(|half| half.try_into().map_or(0, u64::from_be_bytes))
 }
 
-fn make(settings: Settings, ticketer: &Arc<dyn ProducesTickets>, names: &Names) -> Result<Current, NotInForce> {
+fn make(
+    settings: Settings,
+    ticketer: &Arc<dyn ProducesTickets>,
+    names: &Names,
+) -> Result<Current, NotInForce> {
     let aes = match settings.tls.suites {
         Suites::Auto => Aes::detect(),
         Suites::Aes => Aes::Hardware,
@@ -448,9 +507,11 @@ impl crate::metrics::Source for Gateway {
         }
         for upstream in self.upstreams().all() {
             let target = upstream.target();
-            self.metrics.set_backend(&format!("{} {}", target.name, target.protocol.name()), upstream.is_up());
+            self.metrics
+                .set_backend(&format!("{} {}", target.name, target.protocol.name()), upstream.is_up());
         }
-        self.metrics.set_table("events-dropped", usize::try_from(self.events.dropped()).unwrap_or(usize::MAX));
+        self.metrics
+            .set_table("events-dropped", usize::try_from(self.events.dropped()).unwrap_or(usize::MAX));
         self.metrics.text()
     }
 

@@ -1,28 +1,28 @@
 //! The gateway: listeners, TLS, sessions, policy, relay. The process is in `main.rs`; the parts are a library so
 //! that tests and fuzzers reach them.
 
-pub mod alert;
-pub mod auth_http;
-pub mod client_hello;
-pub mod dial;
-pub mod event;
-pub mod event_text;
-pub mod geo;
-pub mod http_client;
-pub mod log;
-pub mod metrics;
-pub mod names;
-pub mod proxy_protocol;
-pub mod ptr;
 pub mod admit;
+pub mod alert;
 pub mod alerting;
+pub mod auth_http;
 pub mod backend;
+pub mod client_hello;
 pub mod connection;
 pub mod desk;
 pub mod devices;
+pub mod dial;
+pub mod event;
+pub mod event_text;
 pub mod gateway;
+pub mod geo;
+pub mod http_client;
 pub mod listen;
+pub mod log;
+pub mod metrics;
+pub mod names;
 pub mod process;
+pub mod proxy_protocol;
+pub mod ptr;
 pub mod refused;
 pub mod relay;
 pub mod self_test;

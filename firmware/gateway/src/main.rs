@@ -24,10 +24,12 @@ fn main() -> ExitCode {
     while let Some(argument) = arguments.next() {
         match argument.to_str() {
             Some("--settings") => settings = arguments.next().map(PathBuf::from),
-            Some("--workers") => match arguments.next().and_then(|n| n.to_str()?.parse().ok()).filter(|n| *n > 0) {
-                Some(number) => workers = Some(number),
-                None => return usage("--workers takes a number of 1 or more"),
-            },
+            Some("--workers") => {
+                match arguments.next().and_then(|n| n.to_str()?.parse().ok()).filter(|n| *n > 0) {
+                    Some(number) => workers = Some(number),
+                    None => return usage("--workers takes a number of 1 or more"),
+                }
+            }
             Some("--help" | "-h") => {
                 print!("{HELP}");
                 return ExitCode::SUCCESS;

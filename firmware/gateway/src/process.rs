@@ -27,7 +27,7 @@ use crate::{alerting, connection, desk, log, metrics};
 /// How long the start waits for the backends' first answers, so that listeners offer what these have.
 const FIRST_PROBES: Duration = Duration::from_secs(3);
 /// How often old addresses are forgotten and the database is exported.
-const HOUSEKEEPING: Duration = Duration::from_secs(3600);
+const HOUSEKEEPING: Duration = Duration::from_hours(1);
 /// How often the database is asked how it is: trouble is told within 10 s (design §4).
 const CHECK: Duration = Duration::from_secs(5);
 
@@ -51,7 +51,8 @@ pub async fn run(settings_file: PathBuf) -> anyhow::Result<()> {
     gateway.watch_upstreams();
     wait_for_backends(&gateway).await;
 
-    let mut listeners = Listeners { gateway: Arc::clone(&gateway), running: HashMap::new(), tasks: JoinSet::new() };
+    let mut listeners =
+        Listeners { gateway: Arc::clone(&gateway), running: HashMap::new(), tasks: JoinSet::new() };
     let ready = ready_line(&bound, &gateway);
     for bound in bound {
         listeners.start(bound);
@@ -85,6 +86,12 @@ pub async fn run(settings_file: PathBuf) -> anyhow::Result<()> {
     if let Some(metrics) = metrics {
         metrics.abort();
     }
+    if let Some((alerts, outbox)) = &gateway.alerts {
+        // What waits for a digest is written now rather than lost; what cannot be sent stays in its folder.
+        alerts.stop().await;
+        outbox.settle().await;
+    }
+    gateway.settle_sightings();
     let store = Arc::clone(&gateway.store);
     if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.flush()).await {
         error!(%error, "the device database did not close cleanly; what was acknowledged is safe");
@@ -100,7 +107,8 @@ async fn open(
     settings: Settings,
 ) -> anyhow::Result<(Arc<Gateway>, desk::Socket, Vec<Bound>)> {
     let data = settings.host.data.clone();
-    std::fs::create_dir_all(&data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
+    std::fs::create_dir_all(&data)
+        .with_context(|| format!("cannot make the data folder {}", data.display()))?;
     let journal = JournalSettings {
         // Two files share what the journal may fill.
         size: settings.events.journal_size / 2,
@@ -109,8 +117,11 @@ async fn open(
     };
     let events = Recorder::start(Journal::open(journal)?).context("cannot start the journal's thread")?;
     let folder = data.clone();
-    let opened = tokio::task::spawn_blocking(move || Store::open(&folder.join("devices"), &folder.join("keys"))).await?;
-    let (store, report) = opened.with_context(|| format!("cannot open the device database in {}", data.display()))?;
+    let opened =
+        tokio::task::spawn_blocking(move || Store::open(&folder.join("devices"), &folder.join("keys")))
+            .await?;
+    let (store, report) =
+        opened.with_context(|| format!("cannot open the device database in {}", data.display()))?;
     if report.is_alarming() {
         let what = alarm(&report);
         error!(what, "the device database was recovered");
@@ -153,7 +164,12 @@ impl Listeners {
         let gateway = Arc::clone(&self.gateway);
         self.tasks.spawn(bound.run(stopped, move |socket, remote, listener| {
             let current = gateway.current();
-            let exempt = current.settings.abuse.allow.iter().any(|network| network.contains(&remote.ip().to_canonical()));
+            let exempt = current
+                .settings
+                .abuse
+                .allow
+                .iter()
+                .any(|network| network.contains(&remote.ip().to_canonical()));
             gateway.metrics.accepted(listener.protocol);
             match gateway.permits.take(current.settings.limits.connections_per_network, exempt) {
                 Some(permit) => {
@@ -171,7 +187,9 @@ impl Listeners {
         let wanted: Vec<Listener> = current.settings.listen.all().collect();
         self.running.retain(|listener, stop| {
             // A listener asked for with port 0 runs under the port it got.
-            let kept = wanted.iter().any(|w| w == listener || w.address.port() == 0 && w.protocol == listener.protocol);
+            let kept = wanted
+                .iter()
+                .any(|w| w == listener || w.address.port() == 0 && w.protocol == listener.protocol);
             if !kept {
                 info!(address = %listener.address, "listener ends");
                 stop.send_replace(true);
@@ -219,14 +237,20 @@ async fn drain(gateway: &Gateway, mut listeners: Listeners) {
 
 async fn wait_for_backends(gateway: &Gateway) {
     let deadline = tokio::time::Instant::now() + FIRST_PROBES;
-    while !gateway.upstreams().all().all(|upstream| upstream.is_probed()) && tokio::time::Instant::now() < deadline {
+    while !gateway.upstreams().all().all(|upstream| upstream.is_probed())
+        && tokio::time::Instant::now() < deadline
+    {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-async fn metrics_page(gateway: &Arc<Gateway>, stop: watch::Receiver<bool>) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
+async fn metrics_page(
+    gateway: &Arc<Gateway>,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
     let Some(address) = gateway.current().settings.metrics.listen else { return Ok(None) };
-    let page = metrics::Page::bind(address).await.with_context(|| format!("cannot serve metrics on {address}"))?;
+    let page =
+        metrics::Page::bind(address).await.with_context(|| format!("cannot serve metrics on {address}"))?;
     let gateway = Arc::clone(gateway);
     Ok(Some(tokio::spawn(async move { page.run(gateway, stop).await })))
 }
@@ -287,7 +311,11 @@ fn raise_descriptor_limit(connections: u32) {
     {
         let new = wanted.min(hard);
         if setrlimit(Resource::RLIMIT_NOFILE, new, hard).is_err() || new < wanted {
-            warn!(wanted, have = new.max(soft), "fewer descriptors than [limits] connections needs: raise the limit (ulimit -n)");
+            warn!(
+                wanted,
+                have = new.max(soft),
+                "fewer descriptors than [limits] connections needs: raise the limit (ulimit -n)"
+            );
         }
     }
 }

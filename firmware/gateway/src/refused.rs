@@ -20,11 +20,18 @@ use crate::gateway::Gateway;
 const PROBE_AFTER: Duration = Duration::from_secs(2);
 
 /// Does all of it. Nothing here can be observed by the client.
-pub(crate) async fn follow_up(gateway: Arc<Gateway>, client: Client, case: Case, attempt: Attempt, reason: Reason) {
+pub(crate) async fn follow_up(
+    gateway: Arc<Gateway>,
+    client: Client,
+    case: Case,
+    attempt: Attempt,
+    reason: Reason,
+) {
     let alias = write_down(&gateway, &client, &case, None).await;
     tell(&gateway, &client, &case, alias.as_ref(), What::Refused(reason));
     let Some(account) = &case.account else { return };
-    let wanted = case.current.settings.domain_of(account).is_some_and(|domain| domain.probe_refused_passwords);
+    let wanted =
+        case.current.settings.domain_of(account).is_some_and(|domain| domain.probe_refused_passwords);
     if !wanted || !attempt.mechanism.is_password() || !gateway.may_probe(account.as_str()) {
         return;
     }
@@ -36,11 +43,18 @@ pub(crate) async fn follow_up(gateway: Arc<Gateway>, client: Client, case: Case,
         warn!(account = account.as_str(), "a refused client knows the password");
         let alias = write_down(&gateway, &client, &case, Some(true)).await.or(alias);
         tell(&gateway, &client, &case, alias.as_ref(), What::PasswordKnown);
+    } else {
+        tell(&gateway, &client, &case, alias.as_ref(), What::Guessed(reason));
     }
 }
 
 /// Keeps the attempt, so that its device can be approved by its alias.
-async fn write_down(gateway: &Arc<Gateway>, client: &Client, case: &Case, known: Option<bool>) -> Option<Alias> {
+async fn write_down(
+    gateway: &Arc<Gateway>,
+    client: &Client,
+    case: &Case,
+    known: Option<bool>,
+) -> Option<Alias> {
     let account = case.account.as_ref()?.as_str().to_owned();
     if let (Some(device), None) = (&case.device, known) {
         return Some(device.alias.clone());
@@ -51,7 +65,9 @@ async fn write_down(gateway: &Arc<Gateway>, client: &Client, case: &Case, known:
     let noted = tokio::task::spawn_blocking(move || {
         let alias = match device {
             Some(alias) => Some(alias),
-            None => store.pending_from_refusal(&account, &marks, &traits, &sighting)?.map(|noted| noted.alias),
+            None => {
+                store.pending_from_refusal(&account, &marks, &traits, &sighting)?.map(|noted| noted.alias)
+            }
         };
         if let (Some(alias), Some(known)) = (&alias, known) {
             store.password_known(&account, alias, known)?;
@@ -70,7 +86,7 @@ async fn write_down(gateway: &Arc<Gateway>, client: &Client, case: &Case, known:
 
 /// Reports an incident to the owner.
 pub(crate) fn tell(gateway: &Gateway, client: &Client, case: &Case, alias: Option<&Alias>, what: What) {
-    let (Some(alerts), Some(account)) = (&gateway.alerts, &case.account) else { return };
+    let (Some((alerts, _)), Some(account)) = (&gateway.alerts, &case.account) else { return };
     let settings = &case.current.settings;
     let second = settings.accounts.get(account).and_then(|account| account.alert_to.as_ref());
     // A client without marks is told apart by what it shows.
@@ -99,7 +115,7 @@ pub(crate) fn tell(gateway: &Gateway, client: &Client, case: &Case, alias: Optio
 
 /// Reports to the owner that an account's sending budget ran out.
 pub(crate) fn tell_sending_stopped(gateway: &Gateway, seat: &Seat) {
-    let Some(alerts) = &gateway.alerts else { return };
+    let Some((alerts, _)) = &gateway.alerts else { return };
     let current = gateway.current();
     let second = current.settings.accounts.get(&seat.account).and_then(|account| account.alert_to.as_ref());
     let country = gateway.countries.country(seat.address.ip());

@@ -227,7 +227,8 @@ mod tests {
         let (kill, mut killed) = oneshot::channel();
         kill.send(Kill::Revoked).unwrap();
         let (mut ours, mut theirs) = (Stream::clear(ours), Stream::clear(theirs));
-        let ended = relay(&mut ours, &mut theirs, &mut killed, Duration::from_secs(20), &Octets::default()).await;
+        let ended =
+            relay(&mut ours, &mut theirs, &mut killed, Duration::from_secs(20), &Octets::default()).await;
         assert!(matches!(ended, Ended::Killed { why: Kill::Revoked, at_line: true }), "{ended:?}");
     }
 }

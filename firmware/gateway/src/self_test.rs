@@ -33,7 +33,13 @@ pub async fn run(gateway: &Gateway) -> Vec<Finding> {
     for target in services {
         let tested = timeout(LIMIT, test(&target)).await;
         findings.extend(tested.unwrap_or_else(|_| {
-            vec![finding(&target, Severity::Error, "reach", "does not answer within 30 seconds", "look at its log and at the network between")]
+            vec![finding(
+                &target,
+                Severity::Error,
+                "reach",
+                "does not answer within 30 seconds",
+                "look at its log and at the network between",
+            )]
         }));
     }
     findings
@@ -48,7 +54,13 @@ async fn test(target: &Target) -> Vec<Finding> {
     };
     if let Err(why) = probed {
         let text = format!("{} cannot be used: {why}", target.address);
-        return vec![finding(target, Severity::Error, "reach", &text, "look at its log and at the network between")];
+        return vec![finding(
+            target,
+            Severity::Error,
+            "reach",
+            &text,
+            "look at its log and at the network between",
+        )];
     }
     findings.push(finding(target, Severity::Fine, "reach", "answers and names its capabilities", ""));
     findings.push(protection(target));
@@ -82,18 +94,27 @@ async fn belief(target: &Target) -> Finding {
     match target.identity {
         IdentityVia::None => {
             let mend = "set identity = \"protocol\", and trust this box there (login_trusted_networks, smtpd_authorized_xclient_hosts)";
-            return finding(target, Severity::Warning, check, "it sees this box's address instead of its clients'", mend);
+            return finding(
+                target,
+                Severity::Warning,
+                check,
+                "it sees this box's address instead of its clients'",
+                mend,
+            );
         }
         IdentityVia::ProxyV1 | IdentityVia::ProxyV2 => {
-            let text = "it read the PROXY header; whether it logs the client's address shows at the first login";
+            let text =
+                "it read the PROXY header; whether it logs the client's address shows at the first login";
             return finding(target, Severity::Fine, check, text, "");
         }
         IdentityVia::Protocol => {}
     }
     let believed = match target.protocol {
-        Protocol::Imap => introduce(imap::Client::new(), target, imap::Client::believed).await,
-        Protocol::Pop3 => introduce(pop3::Client::new(), target, pop3::Client::believed).await,
-        Protocol::Submission => introduce(smtp::Client::new(), target, smtp::Client::believed).await,
+        Protocol::Imap => introduce(Box::<imap::Client>::default(), target, imap::Client::believed).await,
+        Protocol::Pop3 => introduce(Box::<pop3::Client>::default(), target, pop3::Client::believed).await,
+        Protocol::Submission => {
+            introduce(Box::<smtp::Client>::default(), target, smtp::Client::believed).await
+        }
     };
     let mend = match target.protocol {
         Protocol::Imap | Protocol::Pop3 => "add this box's address to login_trusted_networks there",
@@ -101,7 +122,13 @@ async fn belief(target: &Target) -> Finding {
     };
     match believed {
         Ok(Some(true)) => finding(target, Severity::Fine, check, "it believes who the client is", ""),
-        Ok(Some(false)) => finding(target, Severity::Error, check, "it does not believe who the client is: every client will look like this box", mend),
+        Ok(Some(false)) => finding(
+            target,
+            Severity::Error,
+            check,
+            "it does not believe who the client is: every client will look like this box",
+            mend,
+        ),
         Ok(None) => {
             let text = "it does not say whether it believes who the client is (Dovecot says so from 2.4 on)";
             let mend = format!("{mend}; then look in its log for rip={}", OUTSIDER.ip());
@@ -113,11 +140,10 @@ async fn belief(target: &Target) -> Finding {
 
 /// Says who the client is, and leaves before any login.
 async fn introduce<B: Backend>(
-    machine: B,
+    mut machine: Box<B>,
     target: &Target,
     believed: fn(&B) -> Option<bool>,
 ) -> Result<Option<bool>, String> {
-    let mut machine = Box::new(machine);
     backend::introduce(machine.as_mut(), target, &outsider()).await?;
     Ok(believed(&machine))
 }
@@ -143,10 +169,13 @@ async fn open_relay(target: &Target, outsider: Option<&Peer<'_>>) -> Finding {
     match ask_relay(target, outsider).await {
         Ok(Relaying::Open) => {
             let text = format!("OPEN RELAY: it takes mail to strangers from {who}");
-            let mend = "take this box's address out of mynetworks there (permit_mynetworks), and ask for a login";
+            let mend =
+                "take this box's address out of mynetworks there (permit_mynetworks), and ask for a login";
             finding(target, Severity::Error, check, &text, mend)
         }
-        Ok(Relaying::Refused(reply)) => finding(target, Severity::Fine, check, &format!("refuses {who}: {reply}"), ""),
+        Ok(Relaying::Refused(reply)) => {
+            finding(target, Severity::Fine, check, &format!("refuses {who}: {reply}"), "")
+        }
         Ok(Relaying::Unknown(why)) | Err(why) => {
             let text = format!("could not be tried for {who}: {why}");
             finding(target, Severity::Warning, check, &text, "look at its log, then run the self-test again")
@@ -163,7 +192,8 @@ enum Relaying {
 /// Drives the relay test over a connection of its own. Under TLS where the target wants it from the first octet; where it
 /// wants STARTTLS the question is asked in clear, as an outsider would.
 async fn ask_relay(target: &Target, outsider: Option<&Peer<'_>>) -> Result<Relaying, String> {
-    let recipient = Mailbox::parse(STRANGER.as_bytes(), mail::address::Charset::Ascii).map_err(|error| error.to_string())?;
+    let recipient = Mailbox::parse(STRANGER.as_bytes(), mail::address::Charset::Ascii)
+        .map_err(|error| error.to_string())?;
     let fault = |error: std::io::Error| error.to_string();
     let mut stream = backend::open(target, None).await.map_err(fault)?;
     let mut inbox = Vec::new();
@@ -178,8 +208,12 @@ async fn ask_relay(target: &Target, outsider: Option<&Peer<'_>>) -> Result<Relay
             match step {
                 RelayTestStep::Send(bytes) => stream.send(bytes).await.map_err(fault)?,
                 RelayTestStep::Done(RelayVerdict::Open) => return Ok(Relaying::Open),
-                RelayTestStep::Done(RelayVerdict::Refused { text }) => return Ok(Relaying::Refused(text.to_owned())),
-                RelayTestStep::Done(RelayVerdict::Away(step)) => return Ok(Relaying::Unknown(format!("stopped at {step}"))),
+                RelayTestStep::Done(RelayVerdict::Refused { text }) => {
+                    return Ok(Relaying::Refused(text.to_owned()));
+                }
+                RelayTestStep::Done(RelayVerdict::Away(step)) => {
+                    return Ok(Relaying::Unknown(format!("stopped at {step}")));
+                }
             }
         }
         if taken > 0 && !inbox.is_empty() {

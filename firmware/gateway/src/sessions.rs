@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use mail::session::Protocol;
 use tokio::sync::oneshot;
@@ -94,7 +94,11 @@ pub struct Listed {
 
 impl Sessions {
     /// Lists a session; the receiver hears of its end from outside. `None`: its account has `limit` of them.
-    pub fn add(self: &Arc<Self>, session: Session, limit: usize) -> Option<(Listed, oneshot::Receiver<Kill>)> {
+    pub fn add(
+        self: &Arc<Self>,
+        session: Session,
+        limit: usize,
+    ) -> Option<(Listed, oneshot::Receiver<Kill>)> {
         let (kill, killed) = oneshot::channel();
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         let mut live = self.lock();
@@ -116,7 +120,8 @@ impl Sessions {
     /// A copy of the list, oldest first.
     pub fn list(&self) -> Vec<Session> {
         let live = self.lock();
-        let mut list: Vec<_> = live.sessions.iter().map(|(key, (session, _))| (*key, session.clone())).collect();
+        let mut list: Vec<_> =
+            live.sessions.iter().map(|(key, (session, _))| (*key, session.clone())).collect();
         list.sort_unstable_by_key(|(key, _)| *key);
         list.into_iter().map(|(_, session)| session).collect()
     }
@@ -124,7 +129,8 @@ impl Sessions {
     /// Ends every session that `which` names; returns how many.
     pub fn end(&self, why: Kill, which: impl Fn(&Session) -> bool) -> usize {
         let mut live = self.lock();
-        let keys: Vec<u64> = live.sessions.iter().filter(|(_, (s, _))| which(s)).map(|(key, _)| *key).collect();
+        let keys: Vec<u64> =
+            live.sessions.iter().filter(|(_, (s, _))| which(s)).map(|(key, _)| *key).collect();
         for key in &keys {
             if let Some(kill) = live.remove(*key) {
                 // A session that ended by itself meanwhile has dropped its receiver.

@@ -9,8 +9,8 @@
 //! `poll_read`, because it remembers that a short read has emptied the socket and saves the read that would say so.
 
 use std::cell::RefCell;
-use std::io;
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -123,7 +123,14 @@ impl Stream {
     pub fn clear(socket: TcpStream) -> Self {
         // Fails only on a socket that is already gone, which the next read says better.
         let _ = socket.set_nodelay(true);
-        Self { socket, tls: None, unsent: Unsent::default(), ended: false, finishing: false, chunk: CHUNK_BEFORE_LOGIN }
+        Self {
+            socket,
+            tls: None,
+            unsent: Unsent::default(),
+            ended: false,
+            finishing: false,
+            chunk: CHUNK_BEFORE_LOGIN,
+        }
     }
 
     /// From here on octets go through to somebody who takes them: large reads.
@@ -195,6 +202,9 @@ impl Stream {
         // The hello may be here in full already.
         let mut engine = self.engine(0, &mut |bytes| early.extend_from_slice(bytes));
         loop {
+            if matches!(engine, Ok(Engine::Ready)) {
+                return Ok(early);
+            }
             // Also when the engine failed: its alert tells the peer why.
             self.flush().await?;
             match engine? {
@@ -233,10 +243,13 @@ impl Stream {
             if scratch.input.len() < total {
                 scratch.input.resize(total, 0);
             }
-            let Some(input) = scratch.input.get_mut(..total) else { return Err(io::ErrorKind::OutOfMemory.into()) };
+            let Some(input) = scratch.input.get_mut(..total) else {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            };
             if let Some(head) = input.get_mut(..kept) {
                 head.copy_from_slice(&tls.partial);
             }
+            let greets = tls.connection.is_handshaking() && matches!(tls.connection, Connection::Server(_));
             let (used, result) = tls.connection.process(input, &mut scratch.output, sink);
             let rest = input.get(used..).unwrap_or_default();
             if rest.len() > UNFINISHED && matches!(result, Ok(Engine::Handshaking)) {
@@ -248,8 +261,13 @@ impl Stream {
                 tls.partial.clear();
                 tls.partial.extend_from_slice(rest);
             }
-            // What the engine wants sent (its flight, an alert, a key update) goes out even when it failed.
-            send_or_keep(&self.socket, &mut self.unsent, &scratch.output)?;
+            // What the engine wants sent (its flight, an alert, a key update) goes out even when it failed; only tickets
+            // wait for the greeting behind them, and share its packet.
+            if greets && matches!(result, Ok(Engine::Ready)) {
+                self.unsent.add(&scratch.output);
+            } else {
+                send_or_keep(&self.socket, &mut self.unsent, &scratch.output)?;
+            }
             result
         })
     }
@@ -484,7 +502,9 @@ fn process<C, D>(
                 }
                 failed.map(|error| Err(io::Error::new(io::ErrorKind::InvalidData, error)))
             }
-            Ok(ConnectionState::EncodeTlsData(mut data)) => encode(output, |out| data.encode(out)).err().map(Err),
+            Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                encode(output, |out| data.encode(out)).err().map(Err)
+            }
             Ok(ConnectionState::TransmitTlsData(data)) => {
                 data.done();
                 None
@@ -525,7 +545,9 @@ fn encode(
                 output.truncate(start + n);
                 return Ok(());
             }
-            Err(EncodeError::InsufficientSize(needs)) if needs.required_size > room => room = needs.required_size,
+            Err(EncodeError::InsufficientSize(needs)) if needs.required_size > room => {
+                room = needs.required_size;
+            }
             Err(error) => return Err(io::Error::other(error)),
         }
     }
@@ -639,7 +661,10 @@ mod tests {
             ours.close_write();
             ours.flush().await.unwrap();
             assert_eq!(peer.await.unwrap(), body);
-            assert!(ours.tls.as_ref().unwrap().partial.is_empty() && !ours.has_unsent(), "nothing is kept when idle");
+            assert!(
+                ours.tls.as_ref().unwrap().partial.is_empty() && !ours.has_unsent(),
+                "nothing is kept when idle"
+            );
 
             // Our client's side against our server's.
             let (near, mut theirs) = pair().await;
@@ -732,7 +757,9 @@ mod tests {
         let (server, client) = server(folder.path(), true);
         let (near, mut ours) = pair().await;
         let mut near = Stream::clear(near);
-        let peer = tokio::spawn(async move { near.connect_tls(client, ServerName::try_from("evil.test").unwrap()).await });
+        let peer = tokio::spawn(async move {
+            near.connect_tls(client, ServerName::try_from("evil.test").unwrap()).await
+        });
         let _ = ours.accept_tls(server, Vec::new()).await;
         assert!(peer.await.unwrap().is_err());
     }

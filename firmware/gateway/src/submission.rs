@@ -51,11 +51,14 @@ pub async fn run(
     backend: &mut Stream,
     up: Vec<u8>,
     kill: &mut oneshot::Receiver<Kill>,
-    idle: Duration,
     moved: &Octets,
 ) -> Ended {
+    let idle = gateway.current().settings.limits.idle(seat.protocol);
     let offer = gateway.upstreams().smtp_offer();
-    let machine = Box::new(Relay::new(Limits { size: gateway.current().settings.submission.size_limit, ..Limits::default() }));
+    let machine = Box::new(Relay::new(Limits {
+        size: gateway.current().settings.submission.size_limit,
+        ..Limits::default()
+    }));
     let (down, to_client, to_backend) = (Vec::new(), Vec::new(), Vec::new());
     let mut session = Session { gateway, seat, machine, up, down, to_client, to_backend, moved };
     session.serve(&offer, client, backend, kill, idle).await
@@ -136,7 +139,12 @@ impl Session<'_> {
     }
 
     /// Feeds the machine what is here and does what it says, until neither moves.
-    fn work(&mut self, offer: &Offer, client: &mut Stream, backend: &mut Stream) -> Result<Option<RelayEnd>, Side> {
+    fn work(
+        &mut self,
+        offer: &Offer,
+        client: &mut Stream,
+        backend: &mut Stream,
+    ) -> Result<Option<RelayEnd>, Side> {
         loop {
             let mut progress = false;
             if !self.up.is_empty() {
@@ -166,7 +174,10 @@ impl Session<'_> {
                         let mailbox = path.mailbox().map(ToString::to_string).unwrap_or_default();
                         let allowed = settings.may_send(&self.seat.account, mailbox.as_bytes());
                         if !allowed {
-                            info!(account = self.seat.account.as_str(), "MAIL FROM refused: not an address of the account");
+                            info!(
+                                account = self.seat.account.as_str(),
+                                "MAIL FROM refused: not an address of the account"
+                            );
                         }
                         self.machine.sender(if allowed { SenderAnswer::Allow } else { SenderAnswer::Deny });
                     }
@@ -176,7 +187,10 @@ impl Session<'_> {
                     }
                     RelayAction::Accepted { octets, recipients } => {
                         self.gateway.metrics.message_accepted();
-                        info!(account = self.seat.account.as_str(), octets, recipients, "message accepted by the backend");
+                        info!(
+                            account = self.seat.account.as_str(),
+                            octets, recipients, "message accepted by the backend"
+                        );
                     }
                     RelayAction::Note(note) => debug!(?note, "submission"),
                     RelayAction::Close(end) => {
@@ -288,7 +302,10 @@ impl Session<'_> {
                 info!(account, why = ?hostile, "session closed for what the client sent");
                 let what = format!("{hostile:?}");
                 let kind = Kind::HostileClose { what: what.as_str().into() };
-                self.gateway.record(kind, Subject::client(&self.seat.connection, self.seat.protocol, self.seat.address.ip()));
+                self.gateway.record(
+                    kind,
+                    Subject::client(&self.seat.connection, self.seat.protocol, self.seat.address.ip()),
+                );
                 self.gateway.metrics.hostile(self.seat.protocol);
                 Ended::Done
             }

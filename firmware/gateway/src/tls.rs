@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use board::crypto::Aes;
-use rustls::crypto::ring::{self, cipher_suite};
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::{self, cipher_suite};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
@@ -59,9 +59,8 @@ pub fn suites(aes: Aes) -> (Vec<SupportedCipherSuite>, bool) {
     match aes {
         Aes::Hardware => (aes_first.to_vec(), false),
         Aes::Software => {
-            let is_chacha = |suite: &SupportedCipherSuite| {
-                format!("{:?}", suite.suite()).contains("CHACHA20")
-            };
+            let is_chacha =
+                |suite: &SupportedCipherSuite| format!("{:?}", suite.suite()).contains("CHACHA20");
             let (mut chacha, rest): (Vec<_>, Vec<_>) = aes_first.into_iter().partition(is_chacha);
             chacha.extend(rest);
             (chacha, true)
@@ -132,7 +131,9 @@ fn load_one(chain: &Path, key: &Path) -> Result<(Vec<String>, Arc<CertifiedKey>)
     })?;
     let key_pair = ring::sign::any_supported_type(&der).map_err(|error| TlsError::Content {
         path: key.into(),
-        what: format!("is not a key this box can use ({error}): use ECDSA P-256, Ed25519 or RSA of 2,048 bits or more"),
+        what: format!(
+            "is not a key this box can use ({error}): use ECDSA P-256, Ed25519 or RSA of 2,048 bits or more"
+        ),
     })?;
     let names = certificates
         .first()
@@ -148,7 +149,8 @@ fn load_one(chain: &Path, key: &Path) -> Result<(Vec<String>, Arc<CertifiedKey>)
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let pem = fs::read(path).map_err(|error| TlsError::Read { path: path.into(), error: error.to_string() })?;
+    let pem =
+        fs::read(path).map_err(|error| TlsError::Read { path: path.into(), error: error.to_string() })?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match certificates {
         Ok(list) if !list.is_empty() => Ok(list),
@@ -240,7 +242,8 @@ mod tests {
     #[test]
     fn a_bad_certificate_does_not_block_a_good_one() {
         let folder = tempfile::tempdir().unwrap();
-        let made = rcgen::generate_simple_self_signed(["*.example.net".to_owned(), "mx.test".to_owned()]).unwrap();
+        let made =
+            rcgen::generate_simple_self_signed(["*.example.net".to_owned(), "mx.test".to_owned()]).unwrap();
         let (chain, key, missing) =
             (folder.path().join("c.pem"), folder.path().join("k.pem"), folder.path().join("none.pem"));
         fs::write(&chain, made.cert.pem()).unwrap();

@@ -159,21 +159,30 @@ impl Upstreams {
         let default = settings.routes.default.as_deref();
         let speaks_for = |protocol| {
             // Listeners cannot know the account yet, so they offer what the default backend offers.
-            let has = |name: &&str| settings.backends.get(*name).is_some_and(|b| b.service(protocol).is_some());
-            default.filter(has).or_else(|| settings.backends.keys().map(String::as_str).find(has)).map(str::to_owned)
+            let has =
+                |name: &&str| settings.backends.get(*name).is_some_and(|b| b.service(protocol).is_some());
+            default
+                .filter(has)
+                .or_else(|| settings.backends.keys().map(String::as_str).find(has))
+                .map(str::to_owned)
         };
         let mut tasks = Vec::new();
         for ((name, protocol), upstream) in &self.services {
             let offers = speaks_for(*protocol).as_deref() == Some(&**name);
             let (all, upstream) = (Arc::clone(self), Arc::clone(upstream));
-            let (terms, names, events, mut stop) = (terms.clone(), names.clone(), events.clone(), stop.clone());
+            let (terms, names, events, mut stop) =
+                (terms.clone(), names.clone(), events.clone(), stop.clone());
             tasks.push(tokio::spawn(async move {
                 loop {
                     let capabilities = upstream.probe(&names, &events).await;
                     if offers && let Some(capabilities) = capabilities {
                         all.offer(upstream.target().protocol, &capabilities, &terms);
                     }
-                    let pause = if upstream.is_up() { upstream.interval } else { AWAY_INTERVAL.min(upstream.interval) };
+                    let pause = if upstream.is_up() {
+                        upstream.interval
+                    } else {
+                        AWAY_INTERVAL.min(upstream.interval)
+                    };
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         () = upstream.wake.notified() => {}
@@ -196,7 +205,8 @@ impl Upstreams {
                 *self.offers.pop3.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(offer);
             }
             Protocol::Submission => {
-                let offer = smtp::Offer::from_backend(capabilities, &terms.hostname, true, Some(terms.size_limit));
+                let offer =
+                    smtp::Offer::from_backend(capabilities, &terms.hostname, true, Some(terms.size_limit));
                 *self.offers.smtp.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(offer);
             }
         }
@@ -316,7 +326,10 @@ impl Upstream {
         } else if !state.up && was {
             warn!(backend, protocol, why = state.why, address = %target.address, "backend is away");
             let what = format!("{protocol}: {}", state.why);
-            events.record(Event::new(Kind::BackendAway { backend: backend.into(), what: what.as_str().into() }, subject()));
+            events.record(Event::new(
+                Kind::BackendAway { backend: backend.into(), what: what.as_str().into() },
+                subject(),
+            ));
         }
     }
 }

@@ -20,6 +20,7 @@ pub enum Charset {
 
 /// A reverse-path or forward-path.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is no heap here to keep a mailbox on")]
 pub enum Path {
     /// `<>`, the sender of notifications (RFC 5321 §4.5.5).
     Null,

@@ -412,7 +412,11 @@ mod tests {
         let mut guard = guard();
         for n in 0..5_000_u32 {
             let address = IpAddr::from((0x0a00_0000 + n * 256).to_be_bytes());
-            let _ = guard.failure(&Key { account: "ann@example.net", device: None, address }, n as u16, 0);
+            let _ = guard.failure(
+                &Key { account: "ann@example.net", device: None, address },
+                (n & 0xfff) as u16,
+                0,
+            );
         }
         assert!(guard.under_attack("ann@example.net", 0));
         assert!(!guard.under_attack("bob@example.net", 0));

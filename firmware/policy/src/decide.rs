@@ -12,9 +12,9 @@ use crate::verdict::{Admitted, Decision, Held, Refused, Verdict};
 /// 1. Protocol, network and country are hard limits in every mode.
 /// 2. A revoked device is refused in every mode: to revoke must bite, in observe mode too.
 /// 3. *observe* admits everything else, with or without identity.
-/// 4. *learn* admits; success approves the device while fewer than `max_devices` are approved. A login without
-///    usable identity has nothing to approve and is admitted as observed: what it loses at the lock, the simulation
-///    shows.
+/// 4. *learn* admits; success approves the device while fewer than `max_devices` are approved. Past that, and for a
+///    login without usable identity, which has nothing to approve, it is admitted as observed: learning cuts nobody
+///    off, and what is lost at the lock, the simulation shows.
 /// 5. *lock* admits approved devices. One that is new, or has so far only been observed, may be approved for some days
 ///    where the rules say so. An approval that ran out waits for the owner.
 pub fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
@@ -54,7 +54,7 @@ fn judge(rules: &Rules, mode: Mode, facts: &Facts<'_>) -> Verdict {
                     Verdict::Admit(Admitted::Learning)
                 }
                 (None, Known::New | Known::Pending | Known::Expired | Known::Revoked) => {
-                    Verdict::Refuse(Refused::TooManyDevices)
+                    Verdict::Admit(Admitted::Observed)
                 }
             }
         }
@@ -306,7 +306,11 @@ mod tests {
         }
         let learning = Rules { mode: LEARN, ..days(7) };
         let full = Facts { approved: 2, ..facts(None) };
-        assert_eq!(decide(&learning, &full).verdict, Verdict::Refuse(Refused::TooManyDevices));
+        assert_eq!(
+            decide(&learning, &full).verdict,
+            Verdict::Admit(Admitted::Observed),
+            "learning cuts nobody off"
+        );
     }
 
     fn words(of: &'static [&'static str]) -> impl Strategy<Value = Option<Vec<String>>> {

@@ -113,9 +113,7 @@ impl Report {
                 report.lines.push(Line { outcome: outcome.clone(), verdict, reason: reason.to_owned() });
             }
         }
-        report
-            .lines
-            .sort_by(|a, b| (b.outcome.count, b.outcome.last).cmp(&(a.outcome.count, a.outcome.last)));
+        report.lines.sort_by_key(|line| std::cmp::Reverse((line.outcome.count, line.outcome.last)));
         report
     }
 

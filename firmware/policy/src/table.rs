@@ -126,13 +126,12 @@ impl Table {
         let hash = hash.max(1);
         let set = self.set(hash);
         let slots = self.sets.get_mut(set)?.get_or_insert_default();
-        let at = match slots.iter().position(|slot| slot.hash == hash) {
-            Some(at) => at,
-            None => {
-                let at = victim(slots, self.eviction, rate, now)?;
-                slots[at] = Slot { hash, ..Slot::default() };
-                at
-            }
+        let at = if let Some(at) = slots.iter().position(|slot| slot.hash == hash) {
+            at
+        } else {
+            let at = victim(slots, self.eviction, rate, now)?;
+            slots[at] = Slot { hash, ..Slot::default() };
+            at
         };
         let slot = slots.get_mut(at)?;
         slot.touched = now;

@@ -42,6 +42,7 @@ struct Found {
 
 /// Mechanisms of the backend that we can use there.
 #[derive(Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of four")]
 struct Auth {
     plain: bool,
     login: bool,
@@ -70,8 +71,10 @@ enum State {
     Sending(Mechanism, Words, usize),
     /// An OAuth error was acknowledged: whatever comes is a refusal.
     Acknowledged,
-    /// The outcome is known; it is yielded at every further call.
+    /// The outcome is known, and yielded once.
     Over(End),
+    /// It was yielded. True: the credentials were accepted.
+    Gone(bool),
 }
 
 /// Which words of a login one response has.
@@ -195,16 +198,15 @@ impl Client {
     /// A whole reply: the protocol's table.
     fn reply(&mut self, code: u16, job: &Job<'_>) {
         match (self.state, code) {
-            (State::Greeting, 220) => self.ehlo(job, false),
+            (State::Greeting, 220) | (State::XClient(Part::First), 220 | 250) => self.ehlo(job, false),
             (State::Greeting, _) => self.end(End::Away("greeting")),
             (State::Ehlo, 250) => self.greeted(job),
             (State::Ehlo, _) => self.end(End::Away("EHLO")),
             (State::StartTls, 220) if self.replies.behind().is_empty() => {
-                self.state = State::Handshake(false)
+                self.state = State::Handshake(false);
             }
             (State::StartTls, 220) => self.end(End::Violation("octets behind STARTTLS")),
             (State::StartTls, _) => self.end(End::Away("STARTTLS")),
-            (State::XClient(Part::First), 220 | 250) => self.ehlo(job, false),
             (State::XClient(_), 220 | 250) => {
                 self.believed = Some(true);
                 self.ehlo(job, true);
@@ -212,7 +214,7 @@ impl Client {
             (State::XClient(_), 421) => self.end(End::Away("XCLIENT")),
             (State::XClient(_), _) => {
                 self.believed = Some(false);
-                self.authenticate(job);
+                self.go_on(job);
             }
             (State::Final(_), 235) => self.end(End::Accepted),
             (State::Final(mechanism), 334) if !mechanism.is_password() => {
@@ -222,7 +224,7 @@ impl Client {
                 self.state = State::Acknowledged;
             }
             (State::Challenge(Mechanism::Login), 334) => {
-                self.state = State::Sending(Mechanism::Login, Words::User, 0)
+                self.state = State::Sending(Mechanism::Login, Words::User, 0);
             }
             (State::Challenge(mechanism), 334) => self.state = State::Sending(mechanism, Words::Both, 0),
             (State::Name, 334) => self.state = State::Sending(Mechanism::Login, Words::Secret, 0),
@@ -246,19 +248,26 @@ impl Client {
             return;
         }
         match (&job.task, job.peer) {
-            (Task::Probe, _) => {
+            (_, Some(peer)) if self.believed.is_none() => self.introduce(peer, job),
+            _ => self.go_on(job),
+        }
+    }
+
+    /// What comes once the backend knows, or need not know, who the client is.
+    fn go_on(&mut self, job: &Job<'_>) {
+        match job.task {
+            Task::Probe => {
                 self.put("QUIT\r\n");
                 self.end(End::Capabilities);
             }
-            (Task::Login { .. }, Some(peer)) if self.believed.is_none() => self.introduce(peer, job),
-            (Task::Login { .. }, _) => self.authenticate(job),
+            Task::Login { .. } => self.authenticate(job),
         }
     }
 
     fn introduce(&mut self, peer: &Peer<'_>, job: &Job<'_>) {
         if !self.found.xclient.any() {
             self.believed = Some(false);
-            return self.authenticate(job);
+            return self.go_on(job);
         }
         let part = if self.introduced { Part::Last } else { self.found.xclient.first_part(peer) };
         if self.found.xclient.write(peer, part, &mut self.out) {
@@ -268,7 +277,7 @@ impl Client {
             // Not even in two commands: the backend will see our address, which is what it says then.
             self.out.clear();
             self.believed = Some(false);
-            self.authenticate(job);
+            self.go_on(job);
         }
     }
 
@@ -360,7 +369,9 @@ impl Backend for Client {
                 }
                 State::Secured => self.ehlo(job, false),
                 State::Sending(mechanism, words, from) => self.send_piece(mechanism, words, from, job),
+                State::Gone(_) => return None,
                 State::Over(end) => {
+                    self.state = State::Gone(matches!(end, End::Accepted));
                     return Some(Step::Done(match end {
                         End::Capabilities => Outcome::Capabilities(&self.text),
                         End::Accepted => {
@@ -391,7 +402,7 @@ impl Backend for Client {
     }
 
     fn rest(&self) -> &[u8] {
-        if self.state == State::Over(End::Accepted) { self.replies.behind() } else { &[] }
+        if self.state == State::Gone(true) { self.replies.behind() } else { &[] }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::reply::{Got, Replies, text};
 
 /// Octets of a command line with its CRLF: 512, and what SIZE, DSN, AUTH and SMTPUTF8 add (RFC 1870 §3, RFC 3461
 /// §5, RFC 4954 §3, RFC 6531 §3.4).
-const COMMAND_LINE: usize = 2048;
+const COMMAND_LINE: usize = 1536;
 /// Commands whose answers are outstanding.
 const RING: usize = 32;
 
@@ -120,6 +120,7 @@ pub enum MessageAnswer {
 /// [`Relay::from_backend`] with what arrived, then [`Relay::next`] until it gives `None`; what was not taken is
 /// offered again after that. A return of 0 from both is back-pressure: read no more from that side until the other
 /// has moved.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about one line or reply")]
 pub struct Relay {
     limits: Limits,
     commands: Lines<COMMAND_LINE>,
@@ -127,7 +128,7 @@ pub struct Relay {
     line_taken: bool,
     /// The current line of `commands` waits for the answers before it.
     line_waits: bool,
-    /// Nothing is forwarded until all answers are in (RFC 2920 §3.1: NOOP ends a group).
+    /// Nothing is parsed until all answers are in: NOOP ends a group (RFC 2920 §3.1), and so does a message here.
     barrier: bool,
     replies: Replies,
     ring: heapless::Deque<Pending, RING>,
@@ -185,6 +186,10 @@ enum Phase {
 
 /// The transaction (RFC 5321 §4.1.4).
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "hopes and facts of one transaction, of which many hold at once"
+)]
 struct Envelope {
     /// The backend has accepted MAIL.
     open: bool,
@@ -906,6 +911,8 @@ impl Relay {
             return step;
         }
         self.phase = Phase::Command;
+        // What follows belongs to the next transaction, which does not begin before this one's answer ends it.
+        self.barrier = true;
         match body.refused() {
             None => {
                 let last = !self.envelope.chunks || self.last_chunk;

@@ -108,8 +108,8 @@ impl Replies {
     /// Goes on to the next line.
     pub(crate) fn advance(&mut self) -> Got {
         match self.lines.advance(REPLY_LINE) {
-            Next::Wait => return Got::Wait,
-            Next::TooLong | Next::Endless => return Got::Broken("reply line too long"),
+            Next::Wait if !self.lines.skips() => return Got::Wait,
+            Next::Wait | Next::TooLong | Next::Endless => return Got::Broken("reply line too long"),
             Next::Bare => return Got::Broken("bare CR or LF in a reply"),
             Next::Line => {}
         }

@@ -25,6 +25,7 @@ pub struct Delivery<'a> {
 }
 
 /// One message to one recipient: EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA.
+#[expect(clippy::struct_excessive_bools, reason = "two of the server's words, two of the line being written")]
 pub struct Sender {
     replies: Replies,
     state: State,
@@ -240,7 +241,7 @@ impl Sender {
             (State::Greeting, 220) => self.ehlo(delivery),
             (State::Ehlo, 250) => self.greeted(delivery),
             (State::StartTls, 220) if self.replies.behind().is_empty() => {
-                self.state = State::Handshake(false)
+                self.state = State::Handshake(false);
             }
             (State::StartTls, _) => self.end(End::Away("STARTTLS")),
             (State::Auth, 235) => self.mail(delivery),

@@ -65,10 +65,6 @@ impl<'a> Take<'a> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    pub(crate) fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_le_bytes)
-    }
-
     pub(crate) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
@@ -94,6 +90,7 @@ impl<'a> Take<'a> {
         String::from_utf8(self.slice(usize::from(length))?.to_vec()).ok()
     }
 
+    #[allow(clippy::option_option, reason = "outer: whether it could be read; inner: whether there was one")]
     pub(crate) fn address(&mut self) -> Option<Option<IpAddr>> {
         match self.u8()? {
             0 => Some(None),

@@ -351,14 +351,13 @@ pub(crate) fn merge(tx: &mut Tx<'_>, account: &str, into: &Alias, from: &Alias) 
     if into == from {
         return Ok((kept, Urgency::Now));
     }
-    let (marks, traits, last_seen, logins) = match device(tx, place, from)? {
-        Some(gone) => (gone.marks, gone.traits, gone.last_seen, gone.logins),
-        None => {
-            let key = place.keyed(Kind::Attempt, from);
-            let body = tx.get(&key)?.ok_or(StoreError::NoDevice)?;
-            let attempt = Attempt::decode(&body).ok_or_else(|| damaged(&key))?;
-            (attempt.marks, attempt.traits, None, 0)
-        }
+    let (marks, traits, last_seen, logins) = if let Some(gone) = device(tx, place, from)? {
+        (gone.marks, gone.traits, gone.last_seen, gone.logins)
+    } else {
+        let key = place.keyed(Kind::Attempt, from);
+        let body = tx.get(&key)?.ok_or(StoreError::NoDevice)?;
+        let attempt = Attempt::decode(&body).ok_or_else(|| damaged(&key))?;
+        (attempt.marks, attempt.traits, None, 0)
     };
     if kept.marks.len() + marks.len() > Device::MARKS {
         return Err(StoreError::TooLarge("the merged device"));
@@ -416,8 +415,8 @@ pub(crate) fn alerted(
         Some(body) => decode_alerts(&body).ok_or_else(|| damaged(&key))?,
         None => Vec::new(),
     };
-    let [a, b, c, d, e, f, g, h, ..] = sha256_16(&[what.as_bytes()]);
-    let hash = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    let hash =
+        sha256_16(&[what.as_bytes()]).iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte));
     let before = alerts.iter().position(|(other, _)| *other == hash).map(|at| alerts.remove(at).1);
     alerts.push((hash, now));
     if alerts.len() > ALERTS_MAX {

@@ -15,6 +15,12 @@ use crate::key::META;
 use crate::record;
 use crate::tail::Point;
 
+/// Called with key and body of a record.
+pub(crate) type EachBody<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
+/// Called with key and sealed value of a record.
+pub(crate) type EachValue<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError> + 'a;
+
 /// Where records are read.
 pub(crate) enum Engine {
     /// As it should be.
@@ -37,11 +43,7 @@ impl Engine {
     }
 
     /// Calls `each` with key and body of every record whose key begins with `prefix`, in order.
-    pub(crate) fn scan(
-        &self,
-        prefix: &[u8],
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn scan(&self, prefix: &[u8], each: &mut EachBody<'_>) -> Result<(), StoreError> {
         self.from(prefix, &mut |key, value| {
             if !key.starts_with(prefix) {
                 return Ok(ControlFlow::Break(()));
@@ -62,11 +64,7 @@ impl Engine {
     }
 
     /// Calls `each` with key and sealed value of every record from `from` on, in order, unchecked.
-    pub(crate) fn from(
-        &self,
-        from: &[u8],
-        each: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn from(&self, from: &[u8], each: &mut EachValue<'_>) -> Result<(), StoreError> {
         match self {
             Self::Sled(sled) => {
                 let mut records = guard(|| Ok(sled.db()?.range(from..)))?;

@@ -14,6 +14,7 @@ use ring::digest;
 
 use crate::error::StoreError;
 use crate::file::{NO_FOLLOW, replace};
+use crate::record::KeyValue;
 use crate::tail::{Point, numbered};
 
 const MAGIC: &[u8; 16] = b"postern export1\n";
@@ -37,9 +38,9 @@ pub(crate) fn write(
         let mut count = 0_u64;
         inner = each(&mut |key, value| {
             count += 1;
-            // Keys are at most 64 octets and values at most 2 KiB.
-            file.write_all(&[key.len() as u8])?;
-            file.write_all(&(value.len() as u16).to_le_bytes())?;
+            let too_long = |_| io::Error::other("a record that is too long");
+            file.write_all(&[u8::try_from(key.len()).map_err(too_long)?])?;
+            file.write_all(&u16::try_from(value.len()).map_err(too_long)?.to_le_bytes())?;
             file.write_all(key)?;
             file.write_all(value)
         });
@@ -77,7 +78,6 @@ pub(crate) struct Export {
     pub(crate) path: PathBuf,
     pub(crate) point: Point,
     pub(crate) database: [u8; 16],
-    pub(crate) length: u64,
 }
 
 impl Export {
@@ -106,7 +106,7 @@ impl Export {
             array(&mut file).ok()?,
         );
         let point = Point { sequence: u64::from_le_bytes(sequence), chain };
-        (&magic == MAGIC).then(|| Self { path: path.to_owned(), point, database, length })
+        (&magic == MAGIC).then(|| Self { path: path.to_owned(), point, database })
     }
 
     /// Its records: key and sealed value, in the order of the keys.
@@ -129,7 +129,7 @@ pub(crate) struct Records {
 }
 
 impl Iterator for Records {
-    type Item = Result<(Vec<u8>, Vec<u8>), StoreError>;
+    type Item = Result<KeyValue, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let file = self.file.as_mut()?;
@@ -148,7 +148,7 @@ impl Iterator for Records {
     }
 }
 
-fn record(file: &mut impl Read) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+fn record(file: &mut impl Read) -> io::Result<Option<KeyValue>> {
     let [key_length] = array(file)?;
     if key_length == END {
         return Ok(None);

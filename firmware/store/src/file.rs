@@ -19,11 +19,12 @@ pub(crate) fn replace(
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = Path::new(&temporary);
+    // What an interrupted attempt left may have another's mode; `create_new` also follows no link.
+    let _ = fs::remove_file(temporary);
     let written = (|| {
         let file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .custom_flags(NO_FOLLOW)
             .open(temporary)?;
@@ -93,7 +94,6 @@ pub(crate) fn size_of_folder(path: &Path) -> u64 {
 /// Octets an unprivileged process may still write on the disk of `path`.
 pub(crate) fn free_space(path: &Path) -> u64 {
     // Where the file system does not say, the writes themselves will.
-    nix::sys::statvfs::statvfs(path).map_or(u64::MAX, |disk| {
-        u64::from(disk.blocks_available()).saturating_mul(u64::from(disk.fragment_size()))
-    })
+    nix::sys::statvfs::statvfs(path)
+        .map_or(u64::MAX, |disk| disk.blocks_available().saturating_mul(disk.fragment_size()))
 }

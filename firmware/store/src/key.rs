@@ -59,7 +59,8 @@ pub(crate) const META: &[u8] = &[Kind::Meta as u8];
 
 /// The key of journal slot `sequence % 256`.
 pub(crate) fn journal(sequence: u64) -> [u8; 2] {
-    [Kind::Journal as u8, (sequence % 256) as u8]
+    let [low, ..] = sequence.to_le_bytes();
+    [Kind::Journal as u8, low]
 }
 
 /// Whether a record belongs to this copy of the database alone and is neither exported nor compared.

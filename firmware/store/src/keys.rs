@@ -101,14 +101,15 @@ impl Keys {
     }
 
     fn write(&self) -> Result<(), StoreError> {
+        use std::fmt::Write as _;
         let mut text = Zeroizing::new(format!("{MAGIC}\n"));
         if let Some(id) = self.database {
-            text.push_str(&format!("database {}\n", hex(&id)));
+            let _ = writeln!(text, "database {}", hex(&id));
         }
         for version in &self.versions {
             let token = Zeroizing::new(hex(&version.token.0));
             let cluster = Zeroizing::new(hex(&version.cluster.0));
-            text.push_str(&format!("{} {} {}\n", version.number, *token, *cluster));
+            let _ = writeln!(text, "{} {} {}", version.number, *token, *cluster);
         }
         replace(&self.path, |file| file.write_all(text.as_bytes()))
     }

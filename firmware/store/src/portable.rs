@@ -16,7 +16,7 @@ use crate::engine::{Engine, damaged};
 use crate::error::StoreError;
 use crate::key::{Kind, Place};
 use crate::record::{
-    AccountRecord, Attempt, decode_device, decode_logins, encode_device, encode_logins, mac,
+    AccountRecord, Attempt, KeyValue, decode_device, decode_logins, encode_device, encode_logins, mac,
 };
 
 /// One line.
@@ -95,11 +95,9 @@ pub(crate) fn export(engine: &Engine, keys: &str, to: &mut dyn Write) -> Result<
     out.to.flush().map_err(|error| StoreError::Io(format!("export: {error}")))
 }
 
-fn each(
-    engine: &Engine,
-    kind: Kind,
-    work: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+type EachRecord<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;
+
+fn each(engine: &Engine, kind: Kind, work: &mut EachRecord<'_>) -> Result<(), StoreError> {
     let mut result = Ok(());
     engine.scan(&[kind as u8], &mut |key, body| {
         result = work(key, body);
@@ -126,7 +124,7 @@ impl Out<'_> {
 }
 
 /// Keys and bodies in the order of the keys.
-pub(crate) type Records = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Records = Vec<KeyValue>;
 
 /// Reads and checks a whole file. Nothing is changed by it.
 pub(crate) fn read(keys: &str, from: &mut dyn BufRead) -> Result<(Records, Imported), StoreError> {

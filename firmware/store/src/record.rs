@@ -21,6 +21,9 @@ pub(crate) const BODY_MAX: usize = VALUE_MAX - HEADER;
 const HEADER: usize = 1 + 4 + 8 + 4;
 const FORMAT: u8 = 1;
 
+/// A key with its value, sealed or not.
+pub(crate) type KeyValue = (Vec<u8>, Vec<u8>);
+
 /// A body with its header.
 pub(crate) fn seal(key: &[u8], sequence: u64, body: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(HEADER + body.len());
@@ -380,6 +383,7 @@ fn put_sighting(put: &mut Put, sighting: Option<&Sighting>) {
     }
 }
 
+#[allow(clippy::option_option, reason = "outer: whether it could be read; inner: whether there was one")]
 fn take_sighting(take: &mut Take<'_>) -> Option<Option<Sighting>> {
     Some(match take.u8()? {
         0 => None,

@@ -15,7 +15,7 @@ use crate::export::{self, Export, Records};
 use crate::file::{ensure_folder, refuse_links, sync_folder};
 use crate::key::{self, Kind};
 use crate::keys::random_id;
-use crate::record;
+use crate::record::{self, KeyValue};
 use crate::tail::{self, JournalLine, Op, Point, Tail, journal_line, roll};
 
 /// What opening the database found and did. All silent is the normal case.
@@ -87,6 +87,11 @@ pub(crate) fn open(folder: &Path, known: Option<[u8; 16]>) -> Result<Opened, Sto
     Opening { folder, known, history, report: OpenReport::default() }.go(generation)
 }
 
+/// Whether there is a database in `folder`, or what is left of one.
+pub(crate) fn exists(folder: &Path) -> bool {
+    !(export::list(folder).is_empty() && tail::list(folder).is_empty() && generations(folder).is_empty())
+}
+
 /// Makes an empty database: export and tail first, so that from the first record on there is something to recover from.
 fn create(folder: &Path) -> Result<Opened, StoreError> {
     let meta = Meta { point: Point::default(), journal_from: Point::default(), database: random_id()? };
@@ -120,6 +125,12 @@ struct History {
     unfinished: bool,
     /// Neither the whole history is there nor an export that stands for its beginning.
     incomplete: bool,
+    /// Exports that are damaged.
+    bad: Vec<PathBuf>,
+    /// Tails that are no part of this history: in the way of those to come.
+    stray: Vec<PathBuf>,
+    /// Tails cut off before anything was in them.
+    begun: Vec<PathBuf>,
     alarms: Vec<String>,
 }
 
@@ -127,6 +138,7 @@ impl History {
     fn read(folder: &Path) -> Self {
         let exports = export::list(folder);
         let mut alarms = Vec::new();
+        let mut bad = Vec::new();
         let mut base = None;
         for (sequence, path) in exports.iter().rev() {
             if let Some(export) = Export::check(path).filter(|export| export.point.sequence == *sequence) {
@@ -134,6 +146,7 @@ impl History {
                 break;
             }
             alarms.push(format!("export {sequence} is damaged"));
+            bad.push(path.clone());
         }
         let all = tail::list(folder);
         let tails = all.len();
@@ -146,17 +159,22 @@ impl History {
             tails,
             last: None,
             unfinished: false,
+            bad,
+            stray: Vec::new(),
+            begun: Vec::new(),
             alarms,
         };
         let first = history.end.sequence;
         for (sequence, path) in all.into_iter().filter(|(sequence, _)| *sequence >= first) {
-            let Some(read) = tail::read(&path).filter(|read| read.start == history.end) else {
-                history.unfinished = true;
-                // A tail cut off while it was begun has nothing in it: the next one overwrites it.
-                if sequence != history.end.sequence {
+            let follows = |read: &tail::TailRead| read.start == history.end && history.stray.is_empty();
+            let Some(read) = tail::read(&path).filter(follows) else {
+                // A tail cut off while it was begun has nothing in it. Any other may have held something.
+                if tail::is_only_begun(&path) {
+                    history.begun.push(path);
+                } else {
+                    history.unfinished = true;
                     history.alarms.push(format!("tail {sequence} does not follow what is before it"));
-                    history.last = None;
-                    break;
+                    history.stray.push(path);
                 }
                 continue;
             };
@@ -187,7 +205,7 @@ struct Expected<'a> {
 }
 
 impl Iterator for Expected<'_> {
-    type Item = Result<(Vec<u8>, Vec<u8>), StoreError>;
+    type Item = Result<KeyValue, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -258,7 +276,7 @@ impl Opening<'_> {
                         .alarms
                         .push("the tail was behind the database: a new export is made".to_owned());
                 }
-                self.finish(engine, meta, number, counts, ahead)
+                Ok(self.finish(engine, meta, number, counts, ahead))
             }
             Ok(counts) => {
                 self.report.repaired = counts.differences;
@@ -331,7 +349,7 @@ impl Opening<'_> {
         {
             let mut expected = self.history.expected(overlay)?.peekable();
             // An expected record that sled does not have: wrong, unless sled removed it after the tail broke off.
-            let missing = |(key, value): (Vec<u8>, Vec<u8>), counts: &mut Counts, newer: &mut Vec<_>| {
+            let missing = |(key, value): KeyValue, counts: &mut Counts, newer: &mut Vec<_>| {
                 let sequence = record::open(&key, &value).map_or(0, |(sequence, _)| sequence);
                 if removed.get(&key).is_some_and(|removal| *removal > sequence) {
                     newer.push((key, None));
@@ -394,7 +412,7 @@ impl Opening<'_> {
                 sled.fence()?;
             }
         }
-        self.finish(engine, meta, generation, counts, true)
+        Ok(self.finish(engine, meta, generation, counts, true))
     }
 
     /// Builds sled anew from exports and tail.
@@ -425,12 +443,12 @@ impl Opening<'_> {
         }
         self.report.rebuilt = Some(why.to_owned());
         match build(self.folder, generation + 1, &meta, self.history.expected(overlay)?) {
-            Ok(sled) => self.finish(Engine::Sled(sled), meta, generation + 1, counts, ahead.is_some()),
+            Ok(sled) => Ok(self.finish(Engine::Sled(sled), meta, generation + 1, counts, ahead.is_some())),
             Err(error) => {
                 // A full or failing disk: serve what there is from memory, and write nothing.
                 self.report.read_only = Some(error.to_string());
                 let records = self.history.expected(overlay)?.collect::<Result<BTreeMap<_, _>, _>>()?;
-                self.finish(Engine::Memory(records), meta, generation, counts, ahead.is_some())
+                Ok(self.finish(Engine::Memory(records), meta, generation, counts, ahead.is_some()))
             }
         }
     }
@@ -442,11 +460,20 @@ impl Opening<'_> {
         generation: u64,
         counts: Counts,
         new_tail: bool,
-    ) -> Result<Opened, StoreError> {
+    ) -> Opened {
         let resumed = if let Engine::Memory(_) = engine {
             None
         } else {
             remove_generations_but(self.folder, generation);
+            // Of no use, and in the way: two generations are kept, and these are none.
+            // Tails of another history would be in the way of this one's; without a history they may be of use to somebody.
+            let History { bad, stray, begun, incomplete, .. } = &self.history;
+            let stray = stray.iter().filter(|_| !incomplete);
+            for path in bad.iter().chain(begun).chain(stray) {
+                if let Err(error) = fs::remove_file(path) {
+                    tracing::warn!(%error, "a useless export or tail cannot be removed");
+                }
+            }
             let tail = match &self.history.last {
                 Some((path, length)) if !new_tail => Tail::resume(path, *length),
                 Some(_) | None => Tail::create(self.folder, meta.point),
@@ -461,7 +488,7 @@ impl Opening<'_> {
         };
         self.report.accounts = counts.accounts;
         self.report.devices = counts.devices;
-        Ok(Opened {
+        Opened {
             engine,
             tail: resumed,
             meta,
@@ -470,7 +497,7 @@ impl Opening<'_> {
             records: counts.records,
             bytes: counts.bytes,
             report: self.report,
-        })
+        }
     }
 }
 
@@ -562,7 +589,7 @@ pub(crate) fn build(
     folder: &Path,
     generation: u64,
     meta: &Meta,
-    records: impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), StoreError>>,
+    records: impl Iterator<Item = Result<KeyValue, StoreError>>,
 ) -> Result<Sled, StoreError> {
     let path = folder.join(format!("db.{generation:08}"));
     let building = folder.join(format!("db.{generation:08}.building"));

@@ -104,6 +104,10 @@ impl Store {
         if keys.starts_with(folder) {
             return Err(StoreError::Keys("must not be kept in the database's folder".to_owned()));
         }
+        // New keys for an old database would recognise none of its devices: its owners would be locked out for good.
+        if std::fs::symlink_metadata(keys).is_err() && recover::exists(folder) {
+            return Err(StoreError::Keys("missing, though the database is there: put it back".to_owned()));
+        }
         let mut keys = Keys::open(keys)?;
         let mut opened = recover::open(folder, keys.database)?;
         if keys.database != Some(opened.meta.database) {
@@ -196,6 +200,18 @@ impl Store {
     /// a device that is known it returns at once and lets counters and sighting wait (at most [`Options::lazy`]).
     pub fn record_success(&self, login: Success) -> Result<Recorded, StoreError> {
         self.change(move |tx| devices::success(tx, &login))
+    }
+
+    /// [`Self::record_success`] of a device that is known, for callers who need no answer and wait for nothing but room in
+    /// the writer's queue. It may be lost as sightings may.
+    pub fn note_success(&self, login: Success) {
+        let work = Box::new(move |tx: &mut Tx<'_>| {
+            let urgency = devices::success(tx, &login).ok().map(|(_, urgency)| urgency);
+            let answer: crate::writer::Answer = Box::new(|_| {});
+            (urgency, answer)
+        });
+        // A store that is closed is told to those who ask it something.
+        let _ = self.requests.send(Request::Work(work));
     }
 
     /// Keeps a refused attempt for the owner to approve; at once, without the disk. `None` where the session showed nothing
@@ -500,7 +516,7 @@ fn look(engine: &Engine, place: Place, macs: &[[u8; 32]], now: UnixSeconds) -> R
             match decode_standing(body)? {
                 Standing::Pending => found.pending += 1,
                 Standing::Approved { until } => {
-                    found.approved += usize::from(until.is_none_or(|until| now < until))
+                    found.approved += usize::from(until.is_none_or(|until| now < until));
                 }
                 Standing::Revoked => {}
             }

@@ -102,7 +102,7 @@ mod tests {
         let owner = note("new@example.net", 1, [192, 0, 2, 1]);
         assert!(owner.new && !note("new@example.net", 1, [192, 0, 2, 1]).new);
         for n in 2..5_000 {
-            note(&format!("{n}@example.net"), n << 2, [198, 51, 100, n as u8]);
+            note(&format!("{n}@example.net"), n << 2, [198, 51, 100, n.to_be_bytes()[3]]);
         }
         assert_eq!(strangers.of("new@example.net").len(), 1);
         for n in 2..5_000_u32 {

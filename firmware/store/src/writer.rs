@@ -4,7 +4,7 @@
 //! A group is appended to the tail and synced, then applied to sled and fenced. What is *lazy* (counters, sightings of known
 //! devices, refused attempts) is answered at once and waits in memory for the next group, at most [`Options::lazy`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use crate::engine::{Engine, Meta};
 use crate::error::StoreError;
 use crate::export;
 use crate::file::{free_space, size_of_folder};
-use crate::record;
+use crate::record::{self, KeyValue};
 use crate::recover::{self, Opened};
 use crate::tail::{Op, Point, Tail, roll};
 
@@ -128,7 +128,7 @@ impl Tx<'_> {
     }
 
     /// Every record whose key begins with `prefix`, in order.
-    pub(crate) fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub(crate) fn scan(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
         let mut found = BTreeMap::new();
         self.engine.scan(prefix, &mut |key, body| {
             found.insert(key.to_vec(), Some(body.to_vec()));
@@ -182,7 +182,7 @@ pub(crate) enum Request {
     /// Build sled anew, small.
     Compact(Answer),
     /// Replace everything by these records (key and body, in the order of the keys).
-    Replace(Vec<(Vec<u8>, Vec<u8>)>, Answer),
+    Replace(Vec<KeyValue>, Answer),
     /// An export begun in the background has ended.
     Exported(Result<Point, StoreError>),
     /// Write what waits, and end.
@@ -241,6 +241,13 @@ impl Writer {
 
     /// Until [`Request::Stop`].
     pub(crate) fn run(mut self, requests: &Receiver<Request>) {
+        // Before anything is promised: what stands behind the database is not as it should be.
+        if self.export_due
+            && self.shared.read_only().is_none()
+            && let Err(error) = self.export_here()
+        {
+            tracing::error!(%error, "no export could be made");
+        }
         loop {
             let mut next = match requests.recv_timeout(CHORES_EVERY) {
                 Ok(request) => Some(request),
@@ -365,7 +372,7 @@ impl Writer {
             let before = self.shared.noting(engine.get(&key))?;
             let sequence = point.sequence + 1;
             let value = body.map(|body| record::seal(&key, sequence, &body));
-            let size = |body: usize| (key.len() + body) as i64;
+            let size = |value: usize| i64::try_from(key.len() + value).unwrap_or(0);
             if let Some((_, body)) = &before {
                 records -= 1;
                 bytes -= size(record::seal(&key, 0, body).len());
@@ -484,10 +491,10 @@ impl Writer {
     /// Builds a new generation of sled from what is read now, and takes it into use.
     fn rebuild(&mut self) -> Result<(), StoreError> {
         let engine = self.shared.engine();
-        let records = all(&engine)?;
+        let records = Walk { engine: engine.clone(), from: Some(Vec::new()), read: VecDeque::new() };
         let meta = Meta { journal_from: self.meta.point, ..self.meta };
         let generation = self.generation + 1;
-        let sled = recover::build(&self.shared.folder, generation, &meta, records.into_iter().map(Ok))?;
+        let sled = recover::build(&self.shared.folder, generation, &meta, records)?;
         self.meta = meta;
         self.generation = generation;
         self.shared.set_engine(Engine::Sled(sled));
@@ -545,7 +552,7 @@ impl Writer {
     }
 
     /// Makes these records the whole database. The export decides: once it has its name, the change is made.
-    fn replace(&mut self, records: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), StoreError> {
+    fn replace(&mut self, records: Vec<KeyValue>) -> Result<(), StoreError> {
         if let Some(why) = self.shared.read_only() {
             return Err(StoreError::ReadOnly(why));
         }
@@ -595,17 +602,41 @@ impl Writer {
     }
 }
 
-/// Every record that belongs into an export, sealed, in the order of the keys.
-fn all(engine: &Engine) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
-    let mut records = Vec::new();
-    engine.from(&[], &mut |key, value| {
-        if !crate::key::is_local(key) {
-            record::open(key, value).ok_or_else(|| crate::engine::damaged(key))?;
-            records.push((key.to_vec(), value.to_vec()));
+/// Every record that belongs into an export, sealed, in the order of the keys. Reads some at a time: two copies of a large
+/// database in memory would be more than a small board has.
+struct Walk {
+    engine: Arc<Engine>,
+    /// Where to read on; `None`: at the end.
+    from: Option<Vec<u8>>,
+    read: VecDeque<KeyValue>,
+}
+
+impl Iterator for Walk {
+    type Item = Result<KeyValue, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.read.is_empty()
+            && let Some(from) = self.from.take()
+        {
+            let read = &mut self.read;
+            let walked = self.engine.from(&from, &mut |key, value| {
+                if !crate::key::is_local(key) {
+                    record::open(key, value).ok_or_else(|| crate::engine::damaged(key))?;
+                    read.push_back((key.to_vec(), value.to_vec()));
+                }
+                Ok(if read.len() < 1_000 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            });
+            if let Err(error) = walked {
+                self.read.clear();
+                return Some(Err(error));
+            }
+            if self.read.len() >= 1_000 {
+                // The smallest key behind the last one read.
+                self.from = self.read.back().map(|(key, _)| [&key[..], &[0]].concat());
+            }
         }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(records)
+        self.read.pop_front().map(Ok)
+    }
 }
 
 fn write_export(shared: &Shared, point: Point, database: [u8; 16]) -> Result<(), StoreError> {

@@ -30,6 +30,8 @@ pub struct Plan {
     pub messages: u32,
     /// Sessions parked at once.
     pub parked: u32,
+    /// How long a proxy is left alone before its memory is read: buffers of idle sessions may be given back late.
+    pub rest: Duration,
     /// How long good logins are started, once quiet and once in the storm.
     pub storm: Duration,
 }
@@ -43,17 +45,19 @@ impl Plan {
         fetches: 10,
         messages: 1000,
         parked: 2000,
+        rest: Duration::from_millis(1500),
         storm: Duration::from_secs(5),
     };
     /// Under three minutes.
     pub const QUICK: Self = Self {
         rounds: 3,
-        logins: 150,
-        latency: Duration::from_millis(1500),
-        fetches: 4,
-        messages: 200,
-        parked: 500,
-        storm: Duration::from_millis(1500),
+        logins: 80,
+        latency: Duration::from_secs(1),
+        fetches: 2,
+        messages: 100,
+        parked: 300,
+        rest: Duration::from_secs(1),
+        storm: Duration::from_secs(1),
     };
 }
 
@@ -67,10 +71,8 @@ const MODEST_RATE: u32 = 50;
 const GOOD_RATE: u32 = 25;
 /// Sessions that are being opened at a time, before they park.
 const OPENING: usize = 32;
-/// How long a proxy is left alone before its memory or CPU is read, so that what it does late is counted too.
+/// How long a proxy is left alone before its CPU clock is read, so that what it does late is counted too.
 const SETTLE: Duration = Duration::from_millis(150);
-/// The same before memory is read: buffers of idle sessions may be given back after a moment.
-const SETTLE_MEMORY: Duration = Duration::from_millis(1500);
 
 /// What one round of one work with one proxy gave.
 #[derive(Debug, Default)]
@@ -194,7 +196,7 @@ async fn parked(plan: &Plan, peer: &Peer, client: Client) -> Result<Outcome> {
     for _ in 0..10 {
         client.warm_up(target, &account::owner(load::number())).await.context("warming up")?;
     }
-    tokio::time::sleep(SETTLE_MEMORY).await;
+    tokio::time::sleep(plan.rest).await;
     let base = peer.memory()?;
 
     let permits = Arc::new(Semaphore::new(OPENING));
@@ -214,7 +216,7 @@ async fn parked(plan: &Plan, peer: &Peer, client: Client) -> Result<Outcome> {
             Err(error) => tally.fail(format!("{error:#}")),
         }
     }
-    tokio::time::sleep(SETTLE_MEMORY).await;
+    tokio::time::sleep(plan.rest).await;
     let full = peer.memory()?;
     let count = f64::from(u32::try_from(sessions.len())?);
 

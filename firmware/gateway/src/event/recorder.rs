@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use crate::event::{Event, now};
 
 /// Events on their way to the disk; more are counted and dropped.
 const BACKLOG: usize = 4_096;
+/// How long events are gathered before the thread looks again.
+const GATHER: Duration = Duration::from_millis(25);
 /// How often addresses past their retention are looked for.
 const RETENTION_EVERY: u64 = 3_600;
 
@@ -95,8 +97,21 @@ fn write(mut journal: Journal, inbox: &Receiver<Order>) {
     // A full disk is said once, not once an event.
     let mut failing = false;
     let mut swept = 0;
+    let mut rested = false;
     loop {
-        let order = inbox.recv_timeout(Duration::from_millis(200));
+        let order = match inbox.try_recv() {
+            Ok(order) => Ok(order),
+            // Events come in bursts, and waking for each would cost more than writing it.
+            Err(TryRecvError::Empty) if !rested => {
+                thread::sleep(GATHER);
+                rested = true;
+                continue;
+            }
+            Err(_) => {
+                rested = false;
+                inbox.recv_timeout(Duration::from_millis(200))
+            }
+        };
         let result = match order {
             Ok(Order::Record(event)) => journal.append(&event),
             Ok(Order::Query(query, reply)) => {
