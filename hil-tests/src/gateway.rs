@@ -124,7 +124,14 @@ impl Gateway {
     pub fn spawn(&self) -> Result<Process> {
         let out = fs::File::create(self.workshop.file("gateway.out"))?;
         let err = fs::OpenOptions::new().create(true).append(true).open(self.log_path())?;
-        let mut command = Command::new(&self.programs.gateway);
+        let mut command = match self.wrapper.split_first() {
+            Some((wrapper, arguments)) => {
+                let mut command = Command::new(wrapper);
+                command.args(arguments).arg(&self.programs.gateway);
+                command
+            }
+            None => Command::new(&self.programs.gateway),
+        };
         command
             .arg("--settings")
             .arg(&self.settings)
