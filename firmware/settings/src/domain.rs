@@ -14,8 +14,6 @@ pub struct DomainSettings {
     pub aliases: Vec<Domain>,
     /// Whether `Alice` and `alice` are two mailboxes; default no, as with nearly every server.
     pub case_sensitive: bool,
-    /// Whether a login may name another account to act as (SASL authorization identity); default no.
-    pub delegation: bool,
     /// Whether refused credentials are tried against the backend after the reply, off the wire, only to tell the
     /// owner "somebody knows your password" (design §2, step 7); default no.
     pub probe_refused_passwords: bool,
@@ -34,7 +32,6 @@ impl DomainSettings {
         let settings = Self {
             aliases: table.or("aliases", Vec::new()),
             case_sensitive: table.or("case-sensitive", false),
-            delegation: table.or("delegation", false),
             probe_refused_passwords: table.or("probe-refused-passwords", false),
             sub_address: table.optional("sub-address").map(|Separator(c)| c),
             senders: table.or("senders", Vec::new()),

@@ -1,7 +1,6 @@
 //! `[tls]`: certificates and what is negotiated.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::reader::{Read, Table, Value, choice};
 
@@ -14,8 +13,6 @@ pub struct Tls {
     pub suites: Suites,
     /// The oldest version spoken.
     pub min_version: MinVersion,
-    /// How long a resumption ticket is good for.
-    pub ticket_lifetime: Duration,
 }
 
 /// One certificate with its key.
@@ -53,8 +50,7 @@ impl Tls {
         let certificates = table.required("certificates", mend);
         let suites = table.or("suites", Suites::Auto);
         let min_version = table.or("min-version", MinVersion::Tls12);
-        let ticket_lifetime = table.or("ticket-lifetime", Duration::from_hours(12));
-        Some(Self { certificates: certificates?, suites, min_version, ticket_lifetime })
+        Some(Self { certificates: certificates?, suites, min_version })
     }
 }
 

@@ -3,7 +3,7 @@
 //! - [`Session`]: the server's side up to login. [`Client`]: our side towards the backend up to the same point.
 //! - [`Relay`]: both sides at once from there on, because pipelining past AUTH and smuggling in DATA live there.
 //! - [`Offer`]: what is advertised, made from what the backend has.
-//! - [`RelayTest`]: whether a backend relays for strangers. [`Sender`]: sends one message of our own.
+//! - [`RelayTest`]: whether a backend relays for strangers.
 //!
 //! Octets in, actions out, in fixed memory: no allocation, no socket, no clock, no task.
 #![no_std]
@@ -17,7 +17,6 @@ mod offer;
 mod relay;
 mod relay_test;
 mod reply;
-mod sender;
 mod session;
 mod xclient;
 
@@ -28,5 +27,4 @@ pub use envelope::{BodyKind, EnvelopeError, MailCommand, RcptCommand};
 pub use offer::{Extension, Extensions, Offer};
 pub use relay::{Limits, MessageAnswer, Relay, RelayAction, RelayEnd, SenderAnswer};
 pub use relay_test::{RelayTest, RelayTestStep, RelayVerdict};
-pub use sender::{Delivery, Sender, SenderStep, Sent, Stuffed};
 pub use session::Session;

@@ -11,7 +11,6 @@ mod codec;
 mod devices;
 mod engine;
 mod error;
-mod events;
 mod export;
 mod file;
 mod key;

@@ -15,12 +15,10 @@ use policy::device::{Alias, Device, Mark, Sighting, Standing};
 use policy::login::Traits;
 use policy::rules::{Layer, Mode};
 use policy::simulate::{Outcome, Report};
-use serde_json::Value;
 
 use crate::devices::{self, Listing, Noted, Recorded, Success, effective};
 use crate::engine::{Engine, damaged};
 use crate::error::StoreError;
-use crate::events::Events;
 use crate::export;
 use crate::file::{free_space, size_of_folder};
 use crate::key::{Kind, Place};
@@ -41,7 +39,6 @@ pub struct Store {
     writer: Option<JoinHandle<()>>,
     /// Octets that stay free on the disk: [`Options::reserve`].
     reserve: u64,
-    events: Events,
     strangers: Strangers,
 }
 
@@ -80,7 +77,7 @@ pub struct Stats {
     pub records: u64,
     /// Octets in them, keys and headers included.
     pub live_bytes: u64,
-    /// Octets on the disk, exports, tails and events included.
+    /// Octets on the disk, exports and tails included.
     pub bytes_on_disk: u64,
     /// Octets of sled's data file.
     pub database_bytes: u64,
@@ -124,14 +121,12 @@ impl Store {
             .name("store-writer".to_owned())
             .spawn(move || writer.run(&queue))
             .map_err(|error| StoreError::Io(format!("thread: {error}")))?;
-        let events = Events::new(folder);
         let store = Self {
             shared,
             keys: Mutex::new(keys),
             requests,
             writer: Some(writer),
             reserve,
-            events,
             strangers: Strangers::default(),
         };
         Ok((store, report))
@@ -368,18 +363,6 @@ impl Store {
             listing.devices.iter().find(|device| device.alias == *alias).map(|device| device.standing)
         };
         Ok(Report::new(&log, standing, now))
-    }
-
-    // --- Events -------------------------------------------------------------------------------------------------------
-
-    /// Adds to the local journal: a JSON value of at most 4 KiB. Bounded to 2 MiB altogether.
-    pub fn event(&self, event: &Value) -> Result<(), StoreError> {
-        self.events.add(event)
-    }
-
-    /// The newest events, oldest first.
-    pub fn events(&self, limit: usize, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
-        self.events.newest(limit, wanted)
     }
 
     // --- Upkeep -------------------------------------------------------------------------------------------------------
