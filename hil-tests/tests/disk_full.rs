@@ -22,7 +22,7 @@ fn a_full_disk_locks_nobody_in_and_nobody_out() -> Result<()> {
     )?;
     // The data lies on a small file system that only this process sees, and that is gone with it.
     let mount =
-        format!("mount -t tmpfs -o size=8m,mode=700 tmpfs {} && exec \"$@\"", gateway.data().display());
+        format!("mount -t tmpfs -o size=64m,mode=700 tmpfs {} && exec \"$@\"", gateway.data().display());
     gateway.wrapper = ["unshare", "--mount", "/bin/sh", "-c", &mount, "sh"].map(String::from).into();
     gateway.resume().context("this test mounts a file system of its own, as root")?;
     let ada = backends.ada();
@@ -36,7 +36,7 @@ fn a_full_disk_locks_nobody_in_and_nobody_out() -> Result<()> {
     let filler = data.join("filler");
     let mut file = fs::File::create(&filler)?;
     // Bounded: should the small file system not be there, this machine's own disk must not be what fills up.
-    let mut room: usize = 16 << 20;
+    let mut room: usize = 128 << 20;
     for size in [1 << 16, 1 << 8, 1] {
         while file.write_all(&vec![0; size]).is_ok() {
             room = room.checked_sub(size).context("the data does not lie on the small file system")?;
