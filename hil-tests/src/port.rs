@@ -1,8 +1,13 @@
 //! Free TCP ports for daemons that cannot choose one themselves.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use anyhow::{Result, bail};
+
+/// Handed out before: a port is free until its daemon binds it, so it must not be given to a second one meanwhile.
+static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
 
 /// A port of 127.0.0.1 that nobody holds now.
 ///
@@ -11,7 +16,8 @@ use anyhow::{Result, bail};
 pub fn free() -> Result<u16> {
     for _ in 0..200 {
         let port = 20_000 + u16::try_from(crate::random::below(12_000))?;
-        if TcpListener::bind(loopback(port)).is_ok() {
+        let fresh = GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port);
+        if fresh && TcpListener::bind(loopback(port)).is_ok() {
             return Ok(port);
         }
     }

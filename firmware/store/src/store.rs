@@ -22,7 +22,7 @@ use crate::engine::{Engine, damaged};
 use crate::error::StoreError;
 use crate::events::Events;
 use crate::export;
-use crate::file::size_of_folder;
+use crate::file::{free_space, size_of_folder};
 use crate::key::{Kind, Place};
 use crate::keys::Keys;
 use crate::portable::{self, Imported};
@@ -39,6 +39,8 @@ pub struct Store {
     keys: Mutex<Keys>,
     requests: SyncSender<Request>,
     writer: Option<JoinHandle<()>>,
+    /// Octets that stay free on the disk: [`Options::reserve`].
+    reserve: u64,
     events: Events,
     strangers: Strangers,
 }
@@ -116,6 +118,7 @@ impl Store {
         let report = opened.report.clone();
         let shared = Arc::new(Shared::new(folder.to_owned(), &mut opened));
         let (requests, queue) = mpsc::sync_channel(1_024);
+        let reserve = options.reserve;
         let writer = Writer::new(shared.clone(), opened, options, requests.clone());
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -127,6 +130,7 @@ impl Store {
             keys: Mutex::new(keys),
             requests,
             writer: Some(writer),
+            reserve,
             events,
             strangers: Strangers::default(),
         };
@@ -448,7 +452,10 @@ impl Store {
             sequence: shared.sequence.load(Ordering::Relaxed),
             exported: shared.exported.load(Ordering::Relaxed),
             dropped: shared.dropped.load(Ordering::Relaxed),
-            read_only: shared.read_only(),
+            // A full disk refuses the next urgent change, whether or not one has been tried.
+            read_only: shared.read_only().or_else(|| {
+                (free_space(&shared.folder) < self.reserve).then(|| StoreError::Full.to_string())
+            }),
         }
     }
 
