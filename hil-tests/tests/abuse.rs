@@ -6,6 +6,7 @@ use hil_tests::gateway::Gateway;
 use hil_tests::random;
 use hil_tests::session::{Origin, Protocol, Session};
 use std::net::SocketAddr;
+use std::thread;
 
 const SETTINGS: &str = "
 [listen.proxy-protocol]
@@ -27,15 +28,19 @@ fn an_attacker_cannot_lock_the_owner_out() -> Result<()> {
     let gateway = Gateway::with(&backends, SETTINGS)?;
     let ada = backends.ada();
     let trust = gateway.trust()?;
-    for host in 1..=40 {
-        let mut session =
-            Session::open_from(&gateway, Protocol::Imap, from(&format!("198.51.100.{host}"))?, &trust)?;
-        for guess in 0..4 {
-            if session.login(&ada.user, &format!("guess {host} {guess}")).is_err() {
-                break;
-            }
+    thread::scope(|scope| {
+        for host in 1..=40 {
+            let (gateway, trust) = (&gateway, &trust);
+            scope.spawn(move || -> Result<()> {
+                let origin = from(&format!("198.51.100.{host}"))?;
+                let mut session = Session::open_from(gateway, Protocol::Imap, origin, trust)?;
+                for guess in 0..4 {
+                    session.login(&ada.user, &format!("guess {host} {guess}"))?;
+                }
+                Ok(())
+            });
         }
-    }
+    });
     let mut owner = Session::open_from(&gateway, Protocol::Imap, from("203.0.113.5")?, &trust)?;
     owner.enter(&ada.user, &ada.password)
 }
