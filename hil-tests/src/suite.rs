@@ -23,7 +23,8 @@ const FUZZ_SECONDS: u32 = 5;
 
 /// Runs all checks; stops at the first that fails.
 pub fn run_all(options: Options) -> Result<()> {
-    step("packages", || install::ensure_ready(&[install::BACKENDS, install::CLIENTS, install::FUZZING]))?;
+    let packages = [install::BACKENDS, install::CLIENTS, install::RECORDING, install::FUZZING];
+    step("packages", || install::ensure_ready(&packages))?;
     step("format", || run("cargo fmt", cargo().args(["fmt", "--all", "--check"])))?;
     step("arrows, licences, banned crates", || {
         let breaches = arrows::check()?;
