@@ -1,0 +1,1 @@
+//! Which firmware boots: two slots, one choice (design §7).
