@@ -38,7 +38,7 @@ pub use backend::{Backend, BackendTls, IdentityVia, LoginForm, Service};
 pub use domain::DomainSettings;
 pub use error::{Kind, SettingsError};
 pub use file::replace;
-pub use host::Host;
+pub use host::{Host, Places};
 pub use limits::Limits;
 pub use listen::{Listen, Listener};
 pub use network::{Ipv4, Ipv6, Network, TimeServer};
