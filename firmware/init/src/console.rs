@@ -4,31 +4,35 @@
 
 use core::fmt::{self, Display, Write as _};
 use core::sync::atomic::{AtomicU32, Ordering};
-use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::OnceLock;
+use std::sync::Mutex;
 use std::time::Duration;
 
+use board::serial::Serial;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::stage;
 
-static CONSOLE: OnceLock<File> = OnceLock::new();
+static CONSOLE: Mutex<Option<Serial>> = Mutex::new(None);
 static SEQUENCE: AtomicU32 = AtomicU32::new(0);
 
 /// Longest free line; the rest of a longer one is dropped.
 const LONGEST: usize = 512;
 
+/// A line that takes nothing for so long has nobody at its end, and is not waited for.
+const WITHIN: Duration = Duration::from_secs(2);
+
 /// Speaks on `console` from now on.
-pub(crate) fn open(console: File) {
-    // A second console would be a mistake of this program's; the first one stays.
-    let _ = CONSOLE.set(console);
+pub(crate) fn open(console: Serial) {
+    if let Ok(mut place) = CONSOLE.lock() {
+        *place = Some(console);
+    }
 }
 
-/// The console's descriptor, if there is one.
-pub(crate) fn descriptor() -> Option<BorrowedFd<'static>> {
-    CONSOLE.get().map(AsFd::as_fd)
+/// Does something with the console itself, if there is one.
+#[cfg(feature = "bench")]
+pub(crate) fn with<T>(what: impl FnOnce(&Serial) -> T) -> Option<T> {
+    CONSOLE.lock().ok()?.as_ref().map(what)
 }
 
 /// Time since the kernel's start.
@@ -65,13 +69,18 @@ pub(crate) fn say_as(who: &str, text: fmt::Arguments<'_>) {
     write(line.0.as_bytes());
 }
 
-/// Writes as much as the console takes. Nothing can be done where it takes nothing, and nobody could be told.
-fn write(bytes: &[u8]) {
-    if let Some(mut console) = CONSOLE.get() {
-        let _ = console.write_all(bytes);
-    } else {
-        let _ = io::stderr().write_all(bytes);
-    }
+/// Writes a line that ends in LF, as much of it as the console takes. Nothing can be done where it takes nothing, and
+/// nobody could be told.
+fn write(line: &[u8]) {
+    // Taken already: a panic while something was being said. The last words must come out all the same.
+    let console = CONSOLE.try_lock();
+    let Some(console) = console.as_ref().ok().and_then(|console| console.as_ref()) else {
+        let _ = io::stderr().write_all(line);
+        return;
+    };
+    // The line is raw.
+    let _ = console.write(line.strip_suffix(b"\n").unwrap_or(line), WITHIN);
+    let _ = console.write(b"\r\n", WITHIN);
 }
 
 /// A line of printable characters with room for its end.

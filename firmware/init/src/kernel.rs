@@ -42,9 +42,9 @@ pub(crate) fn fork_apart(cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Fork> {
     clone(OWN_WORLD as u64 | CLEAR_SIGHAND, cgroup)
 }
 
-/// Forks.
-pub(crate) fn fork() -> nix::Result<Fork> {
-    clone(0, None)
+/// Forks, into a control group if there is one.
+pub(crate) fn fork(cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Fork> {
+    clone(0, cgroup)
 }
 
 fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Fork> {
@@ -175,7 +175,6 @@ pub(crate) fn forbidden() -> nix::Result<()> {
 mod raw {
     // Of linux/fs.h, declared there without a size.
     nix::ioctl_write_ptr_bad!(zero_out, nix::request_code_none!(0x12, 127), [u64; 2]);
-    nix::ioctl_write_ptr_bad!(discard, nix::request_code_none!(0x12, 119), [u64; 2]);
     nix::ioctl_read!(size, 0x12, 114, usize);
     // Of fs/ext4/ext4.h.
     nix::ioctl_write_ptr!(resize_ext4, b'f', 16, u64);
@@ -186,13 +185,6 @@ pub(crate) fn zero_out(device: &File, start: u64, length: u64) -> nix::Result<()
     let range = [start, length];
     // SAFETY: the kernel reads two numbers.
     unsafe { raw::zero_out(device.as_raw_fd(), &raw const range) }.map(drop)
-}
-
-/// `BLKDISCARD`: a medium that can may forget the range; what is read there afterwards is anything.
-pub(crate) fn discard(device: &File, start: u64, length: u64) -> nix::Result<()> {
-    let range = [start, length];
-    // SAFETY: the kernel reads two numbers.
-    unsafe { raw::discard(device.as_raw_fd(), &raw const range) }.map(drop)
 }
 
 /// `BLKGETSIZE64`: bytes of a block device.

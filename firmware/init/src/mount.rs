@@ -36,7 +36,7 @@ enum Purpose {
 }
 
 /// What the rest needs to find the board and speak: before anything else.
-const FIRST: [Mount; 3] = [
+const FIRST: [Mount; 4] = [
     Mount {
         source: "proc",
         target: "/proc",
@@ -61,10 +61,18 @@ const FIRST: [Mount; 3] = [
         options: "mode=0755,size=64k",
         purpose: Purpose::Needed,
     },
+    Mount {
+        source: "efivarfs",
+        target: "/sys/firmware/efi/efivars",
+        kind: "efivarfs",
+        flags: INERT.union(MsFlags::MS_RDONLY),
+        options: "",
+        purpose: Purpose::Wished,
+    },
 ];
 
 /// The rest, once the watchdog is armed.
-const LATER: [Mount; 5] = [
+const LATER: [Mount; 4] = [
     Mount {
         source: "tmpfs",
         target: "/run",
@@ -90,14 +98,6 @@ const LATER: [Mount; 5] = [
         purpose: Purpose::Wished,
     },
     Mount {
-        source: "efivarfs",
-        target: "/sys/firmware/efi/efivars",
-        kind: "efivarfs",
-        flags: INERT.union(MsFlags::MS_RDONLY),
-        options: "",
-        purpose: Purpose::Wished,
-    },
-    Mount {
         source: "pstore",
         target: "/sys/fs/pstore",
         kind: "pstore",
@@ -107,12 +107,12 @@ const LATER: [Mount; 5] = [
     },
 ];
 
-/// `/proc`, `/sys` and `/dev`: the first act of all.
+/// `/proc`, `/sys`, `/dev` and the firmware's variables: the first act of all.
 pub(crate) fn first() -> io::Result<()> {
     all(&FIRST)
 }
 
-/// `/run`, `/tmp`, control groups and the firmware's variables.
+/// `/run`, `/tmp`, control groups and the kernel's last words.
 pub(crate) fn later() -> io::Result<()> {
     all(&LATER)
 }

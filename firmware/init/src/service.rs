@@ -24,9 +24,11 @@ pub(crate) struct Service {
     pub(crate) places: &'static [Place],
     /// Whether the listening sockets are passed to it.
     pub(crate) listens: bool,
-    /// TCP ports it may bind itself.
-    pub(crate) binds: bool,
-    /// Sockets of its own that are not TCP (netlink, packet), which Landlock does not know.
+    /// Whether it opens TCP connections. Other sockets (netlink, packet, UDP) are not Landlock's business.
+    pub(crate) connects: bool,
+    /// How much of the settings it sees.
+    pub(crate) settings: View,
+    /// What it may use up.
     pub(crate) limits: Limits,
     /// The list of its system calls.
     pub(crate) profile: &'static str,
@@ -64,6 +66,15 @@ pub(crate) enum Access {
     Write,
 }
 
+/// How much of the settings a service sees.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum View {
+    /// The document in force, and none of the keys beside it.
+    Document,
+    /// The folder.
+    Folder,
+}
+
 /// What a service may use up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -95,7 +106,8 @@ pub(crate) const TABLE: [Service; SERVICES] = [
             Place { path: "/run/network", access: Access::Write },
         ],
         listens: false,
-        binds: false,
+        connects: true, // DNS answers that are too long for UDP
+        settings: View::Document,
         limits: Limits {
             memory_percent: 3,
             memory_least: 16 << 20,
@@ -116,13 +128,13 @@ pub(crate) const TABLE: [Service; SERVICES] = [
         capabilities: &[],
         places: &[
             Place { path: "/etc/hosts", access: Access::Read },
-            Place { path: "/data/settings", access: Access::Read },
             Place { path: "/data/gateway", access: Access::Write },
             Place { path: "/run/gateway", access: Access::Write },
             Place { path: "/run/network", access: Access::Read },
         ],
         listens: true,
-        binds: true,
+        connects: true,
+        settings: View::Folder,
         limits: Limits {
             memory_percent: 70,
             memory_least: 64 << 20,
