@@ -253,9 +253,9 @@ fn read(table: &mut Table<'_>) -> Option<Descriptor> {
     let schema = table.required("schema", "write schema = 1, the form described in board/README.md");
     let id = table.required::<Id>("id", "write a short name such as id = \"raspi4b\"");
     let name = table.required("name", "write what people call the board");
-    let compatible = table.optional("compatible").unwrap_or_default();
+    let compatible = table.optional::<Vec<String>>("compatible").unwrap_or_default();
     let dmi = table.value("dmi").and_then(|value| value.list(|one| one.table(dmi))).unwrap_or_default();
-    let fallback = table.optional("fallback").unwrap_or_default();
+    let fallback = table.optional::<bool>("fallback").unwrap_or_default();
     let console = table.section("console", console);
     let cpu = table.section("cpu", cpu);
     let storage = table.section("storage", storage);
@@ -274,7 +274,8 @@ fn read(table: &mut Table<'_>) -> Option<Descriptor> {
         Some(NetPart { uplink })
     });
     if let (Some(Schema), true) = (&schema, compatible.is_empty() && dmi.is_empty() && !fallback) {
-        return table.missing("compatible", "write how the board is known: compatible, dmi or fallback = true");
+        return table
+            .missing("compatible", "write how the board is known: compatible, dmi or fallback = true");
     }
     let Schema = schema?;
     Some(Descriptor {

@@ -77,6 +77,9 @@ struct PartitionChange {
     names: [u8; 128],
 }
 
+/// The size of [`PartitionChange`], as the kernel wants to hear it.
+const PARTITION_CHANGE: c_int = 152;
+
 /// `struct blkpg_ioctl_arg`.
 #[repr(C)]
 struct PartitionCall {
@@ -92,7 +95,7 @@ const _: () = {
     assert!(size_of::<LineAttribute>() == 24);
     assert!(size_of::<LineRequest>() == 592);
     assert!(size_of::<LineValues>() == 16);
-    assert!(size_of::<PartitionChange>() == 152);
+    assert!(size_of::<PartitionChange>() == 152 && PARTITION_CHANGE == 152);
 };
 
 mod raw {
@@ -189,14 +192,9 @@ pub(crate) fn resize_partition(disk: &File, number: u32, start: u64, length: u64
         number: c_int::try_from(number).map_err(wrong)?,
         names: [0; 128],
     };
-    let call = PartitionCall {
-        operation: RESIZE,
-        flags: 0,
-        size: const { size_of::<PartitionChange>() as c_int },
-        change: &raw const change,
-    };
+    let call =
+        PartitionCall { operation: RESIZE, flags: 0, size: PARTITION_CHANGE, change: &raw const change };
     // SAFETY: `call` and the `change` it points to live through the call and have the header's layout.
     unsafe { raw::change_partition(disk.as_raw_fd(), &raw const call) }?;
     Ok(())
 }
-

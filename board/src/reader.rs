@@ -66,7 +66,8 @@ impl<'a> Value<'a> {
             return self.wrong_type("a text", "put it in double quotes");
         };
         if text.is_empty() || text.chars().any(char::is_control) {
-            return self.wrong("this text is empty or holds control characters", "write printable characters");
+            return self
+                .wrong("this text is empty or holds control characters", "write printable characters");
         }
         Some(text)
     }

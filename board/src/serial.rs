@@ -47,8 +47,9 @@ impl Serial {
             .custom_flags(O_NOCTTY | O_NONBLOCK | O_CLOEXEC)
             .open(device)
             .map_err(|error| Fault::io("console", device, "cannot be opened", mend, error))?;
-        set(&line, baud)
-            .map_err(|errno| Fault::io("console", device, format!("does not take {baud} 8N1"), mend, errno))?;
+        set(&line, baud).map_err(|errno| {
+            Fault::io("console", device, format!("does not take {baud} 8N1"), mend, errno)
+        })?;
         Ok(Self { line, device: device.to_owned() })
     }
 

@@ -86,11 +86,7 @@ fn longest(machine: &Machine, device: &str) -> Option<i32> {
 ///
 /// A driver refuses with EINVAL what its counter cannot hold. Where it says no limit, halving finds one: the times a
 /// counter takes are all those below some limit.
-fn set_timeout(
-    set: impl Fn(i32) -> nix::Result<i32>,
-    wanted: i32,
-    longest: Option<i32>,
-) -> nix::Result<i32> {
+fn set_timeout(set: impl Fn(i32) -> nix::Result<i32>, wanted: i32, longest: Option<i32>) -> nix::Result<i32> {
     let first = longest.map_or(wanted, |longest| longest.min(wanted));
     match set(first) {
         Err(Errno::EINVAL) => {}
@@ -144,7 +140,11 @@ mod tests {
         ] {
             let last = Cell::new(0);
             let got = set_timeout(driver(limit, &last), wanted, says).unwrap();
-            assert_eq!((got, last.get()), (limit.min(wanted), limit.min(wanted)), "{limit} {wanted} {says:?}");
+            assert_eq!(
+                (got, last.get()),
+                (limit.min(wanted), limit.min(wanted)),
+                "{limit} {wanted} {says:?}"
+            );
         }
     }
 
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn a_missing_watchdog_is_told_with_its_mend() {
         let folder = tempfile::tempdir().unwrap();
-        let part = WatchdogPart { device: "watchdog0".into(), timeout: Duration::from_secs(60) };
+        let part = WatchdogPart { device: "watchdog0".into(), timeout: Duration::from_mins(1) };
         let fault = Watchdog::open(&Machine::at(folder.path()), &part).unwrap_err().to_string();
         assert!(fault.contains("/dev/watchdog0: cannot be opened: No such file"), "{fault}");
         assert!(fault.contains("; check [watchdog] device"), "{fault}");

@@ -89,6 +89,14 @@ pub(crate) fn place(from: BorrowedFd<'_>, to: RawFd) -> nix::Result<()> {
     Errno::result(unsafe { libc::dup2(from.as_raw_fd(), to) }).map(drop)
 }
 
+/// Another descriptor for the same, of a number not below `least`, closed on exec.
+pub(crate) fn duplicate_above(from: BorrowedFd<'_>, least: RawFd) -> nix::Result<OwnedFd> {
+    // SAFETY: asks for a new number.
+    let number = unsafe { libc::fcntl(from.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) };
+    // SAFETY: a new descriptor that nobody owns yet.
+    Errno::result(number).map(|number| unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// Ends this process at once, without the parent's clean-up.
 pub(crate) fn exit_now(code: c_int) -> ! {
     // SAFETY: ends the process.

@@ -10,13 +10,13 @@ mod system_calls;
 use core::fmt::{self, Display};
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 
 pub(crate) use cgroup::{Cgroup, prepare as prepare_cgroups};
 pub(crate) use files::kernel_support as landlock_support;
 pub(crate) use system_calls::{Filter, ProfileError};
 
-use crate::service::Service;
+use crate::service::{Access, Place, Service, View};
+use crate::spawn::Plan;
 
 /// What could not be built, and why.
 #[derive(Debug)]
@@ -37,13 +37,27 @@ fn step<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Failure {
 }
 
 /// Puts this process, which [`fork_apart`](crate::kernel::fork_apart) made, behind all walls. What is left to do after
-/// it is exec. `own_ports` are the TCP addresses that the service opens itself.
-pub(crate) fn enter(service: &Service, filter: &Filter, own_ports: &[SocketAddr]) -> Result<(), Failure> {
+/// it is exec.
+pub(crate) fn enter(plan: &Plan<'_>) -> Result<(), Failure> {
+    let service = plan.service;
     // While the box's own /proc is there and we are root.
     fs::write("/proc/self/oom_score_adj", service.limits.oom_score.to_string())
         .map_err(step("set the OOM score"))?;
-    root::build(service)?;
+    let places = places(service, plan.settings);
+    root::build(service, &places)?;
     identity::assume(service)?;
-    files::restrict(service, own_ports)?;
-    filter.apply().map_err(|error| Failure { step: "filter system calls", error: io::Error::other(error) })
+    files::restrict(service, &places, plan.own_ports)?;
+    plan.filter
+        .apply()
+        .map_err(|error| Failure { step: "filter system calls", error: io::Error::other(error) })
+}
+
+/// All that a service sees.
+fn places(service: &Service, settings: Option<&'static str>) -> Vec<Place> {
+    let settings = match service.settings {
+        View::Folder => Some("/data/settings"),
+        View::Document => settings,
+    };
+    let settings = settings.map(|path| Place { path, access: Access::Read });
+    service.places.iter().copied().chain(settings).collect()
 }

@@ -14,6 +14,8 @@ pub(crate) struct Service {
     pub(crate) name: &'static str,
     /// The executable, the only one it can see.
     pub(crate) program: &'static str,
+    /// What it is called with, before the settings.
+    pub(crate) arguments: &'static [&'static str],
     /// Its own user and group.
     pub(crate) uid: u32,
     /// Further groups.
@@ -97,6 +99,7 @@ pub(crate) const TABLE: [Service; SERVICES] = [
     Service {
         name: "network",
         program: "/init",
+        arguments: &["network"],
         uid: 100,
         // The settings document is root's and the gateway's; the role reads its one section.
         groups: &[101],
@@ -123,6 +126,7 @@ pub(crate) const TABLE: [Service; SERVICES] = [
     Service {
         name: "gateway",
         program: "/bin/gateway",
+        arguments: &["--data", "/data/gateway", "--control", "/run/gateway/control"],
         uid: 101,
         groups: &[],
         capabilities: &[],

@@ -9,7 +9,7 @@ use landlock::{
 };
 
 use super::Failure;
-use crate::service::{Access, Service};
+use crate::service::{Access, Place, Service};
 
 /// What this program was written for: files, TCP ports, device calls, signals and abstract sockets.
 const WANTED: ABI = ABI::V6;
@@ -28,14 +28,18 @@ pub(crate) fn kernel_support() -> Option<String> {
 }
 
 /// Puts this process under the rules of `service`.
-pub(super) fn restrict(service: &Service, own_ports: &[SocketAddr]) -> Result<(), Failure> {
+pub(super) fn restrict(service: &Service, places: &[Place], own_ports: &[SocketAddr]) -> Result<(), Failure> {
     let failure = |error| Failure { step: "put Landlock rules up", error: io::Error::other(error) };
-    let ruleset = rules(service, own_ports).map_err(|error| failure(error.to_string()))?;
+    let ruleset = rules(service, places, own_ports).map_err(|error| failure(error.to_string()))?;
     ruleset.restrict_self().map_err(|error| failure(error.to_string()))?;
     Ok(())
 }
 
-fn rules(service: &Service, own_ports: &[SocketAddr]) -> Result<RulesetCreated, landlock::RulesetError> {
+fn rules(
+    service: &Service,
+    places: &[Place],
+    own_ports: &[SocketAddr],
+) -> Result<RulesetCreated, landlock::RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let write = read
         | AccessFs::WriteFile
@@ -60,7 +64,7 @@ fn rules(service: &Service, own_ports: &[SocketAddr]) -> Result<RulesetCreated, 
     ruleset = allow(ruleset, "/proc", read)?;
     ruleset = allow(ruleset, "/dev/null", AccessFs::ReadFile | AccessFs::WriteFile)?;
     ruleset = allow(ruleset, "/dev/urandom", AccessFs::ReadFile.into())?;
-    for place in service.places {
+    for place in places {
         let access = match place.access {
             Access::Read => read,
             Access::Write => write,

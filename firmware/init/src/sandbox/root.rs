@@ -11,7 +11,7 @@ use nix::unistd::{chdir, chroot};
 
 use super::{Failure, step};
 use crate::mount::INERT;
-use crate::service::{Access, Service};
+use crate::service::{Access, Place, Service};
 
 /// Where the root is built: in this process's own mount namespace nobody else sees it.
 const SITE: &str = "/tmp";
@@ -25,7 +25,7 @@ const OLD: [&str; 5] = ["/dev", "/proc", "/sys", "/data", "/run"];
 const NONE: Option<&str> = None;
 
 /// Builds the root and goes there.
-pub(super) fn build(service: &Service) -> Result<(), Failure> {
+pub(super) fn build(service: &Service, places: &[Place]) -> Result<(), Failure> {
     // What is mounted from here on stays in this namespace.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .map_err(step("make mounts private"))?;
@@ -38,7 +38,7 @@ pub(super) fn build(service: &Service) -> Result<(), Failure> {
     for device in ["/dev/null", "/dev/urandom"] {
         show(device, device, node).map_err(step("show a device"))?;
     }
-    for place in service.places {
+    for place in places {
         let flags = match place.access {
             Access::Read => INERT | MsFlags::MS_RDONLY,
             Access::Write => INERT,
