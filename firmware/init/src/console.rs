@@ -55,11 +55,6 @@ pub(crate) fn stage_of<'p>(name: &str, pairs: &mut dyn Iterator<Item = (&'p str,
     write(line.finish().as_bytes());
 }
 
-/// Says a line for people: `init: …`.
-pub(crate) fn say(text: fmt::Arguments<'_>) {
-    say_as("init", text);
-}
-
 /// Says a line in the name of `who`. Control characters become spaces, so that nobody can forge another line.
 pub(crate) fn say_as(who: &str, text: fmt::Arguments<'_>) {
     let mut line = Plain(heapless::String::new());
@@ -101,7 +96,7 @@ impl fmt::Write for Plain {
 
 /// `init: …` on the console, formatted like `println!`.
 macro_rules! say {
-    ($($argument:tt)*) => { $crate::console::say(format_args!($($argument)*)) };
+    ($($argument:tt)*) => { $crate::console::say_as("init", format_args!($($argument)*)) };
 }
 pub(crate) use say;
 

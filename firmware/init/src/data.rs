@@ -77,7 +77,9 @@ pub(crate) fn open(disk: Option<&Disk>, feed: &dyn Fn()) -> Data {
             Err(error) => (Mode::Volatile, format!("{reason}, and memory in its place: {}", error.desc())),
         },
     };
-    if let Err(error) = seed::lay_out(Path::new(mount::DATA), disk.map(|disk| &disk.partition(Role::Boot).device)) {
+    if let Err(error) =
+        seed::lay_out(Path::new(mount::DATA), disk.map(|disk| &disk.partition(Role::Boot).device))
+    {
         say!("{}: {error}", mount::DATA);
         reason = if reason.is_empty() { error } else { format!("{reason}; {error}") };
     }
@@ -168,10 +170,7 @@ fn mount_or_mend(
     let mended = check::mend(partition, feed);
     match (mended, mount::data(partition)) {
         (Ok(()), Ok(())) => Ok((Mode::Repaired, damage)),
-        (mended, Ok(())) => Ok((
-            Mode::Repaired,
-            format!("{damage}; {}", mended.err().unwrap_or_default()),
-        )),
+        (mended, Ok(())) => Ok((Mode::Repaired, format!("{damage}; {}", mended.err().unwrap_or_default()))),
         (mended, Err(error)) => Err(format!(
             "{name}: {damage}; {}; it is left as it is: {}",
             mended.err().unwrap_or_else(|| "the check found nothing to mend".to_owned()),

@@ -56,7 +56,7 @@ fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Fork> {
     arguments.exit_signal = libc::SIGCHLD as u64;
     if let Some(group) = cgroup {
         arguments.flags |= INTO_CGROUP;
-        arguments.cgroup = group.as_raw_fd() as u64;
+        arguments.cgroup = u64::from(group.as_raw_fd().unsigned_abs());
     }
     // SAFETY: no memory is shared (no CLONE_VM), so the child goes on with a copy of this stack, as after fork(2). This
     // program has one thread, so no lock is held by a thread that the child lacks.
@@ -160,6 +160,14 @@ pub(crate) fn set_capabilities(kept: &[Capability]) -> nix::Result<()> {
     kept.iter().try_for_each(|capability| {
         prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as c_ulong, *capability as c_ulong)
     })
+}
+
+/// The version of Landlock that this kernel has.
+pub(crate) fn landlock_version() -> nix::Result<i64> {
+    const ASK_VERSION: u32 = 1;
+    let nothing = std::ptr::null::<u8>();
+    // SAFETY: asked for its version, the kernel reads no attributes (null, of length 0).
+    Errno::result(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0usize, ASK_VERSION) })
 }
 
 /// Neither exec nor anything else gives this process more rights than it has.

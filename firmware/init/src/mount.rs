@@ -134,7 +134,8 @@ fn all(mounts: &[Mount]) -> io::Result<()> {
 
 /// Nothing writes to the root from here on: it is the firmware itself, unpacked into memory.
 pub(crate) fn seal_root() -> io::Result<()> {
-    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let flags =
+        MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
     Ok(())
 }

@@ -65,7 +65,10 @@ mod tests {
         let word = words(datagram).next().unwrap();
         let Word::Stage { name, pairs: text } = word else { panic!("{word:?}") };
         let pairs = pairs(text).collect::<Vec<_>>();
-        assert_eq!((name, pairs), ("network", vec![("if", "eth0"), ("addr", "10.0.2.15/24"), ("how", "dhcp")]));
+        assert_eq!(
+            (name, pairs),
+            ("network", vec![("if", "eth0"), ("addr", "10.0.2.15/24"), ("how", "dhcp")])
+        );
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The end: an ordered one, or one with a reason. PID 1 never exits; the kernel would panic without saying why.
 
-use core::convert::Infallible;
 use core::fmt::Display;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::panic;
@@ -79,10 +78,8 @@ pub(crate) fn fatal(why: &dyn Display) -> ! {
 
 fn stop(end: End) -> ! {
     thread::sleep(LAST_WORDS);
-    let refused: Result<Infallible, _> = reboot(end.mode());
-    if let Err(error) = refused {
-        say!("the kernel refuses to {}: {error}", end.name());
-    }
+    let Err(error) = reboot(end.mode());
+    say!("the kernel refuses to {}: {}", end.name(), error.desc());
     // The watchdog is no longer fed, so this ends too.
     loop {
         thread::park();

@@ -13,7 +13,7 @@ use std::io;
 
 pub(crate) use cgroup::{Cgroup, prepare as prepare_cgroups};
 pub(crate) use files::kernel_support as landlock_support;
-pub(crate) use system_calls::{Filter, ProfileError};
+pub(crate) use system_calls::Filter;
 
 use crate::service::{Access, Place, Service, View};
 use crate::spawn::Plan;

@@ -95,7 +95,7 @@ pub(crate) struct Limits {
 }
 
 /// All services, in the order in which they start; they stop in reverse.
-pub(crate) const TABLE: [Service; SERVICES] = [
+pub(crate) static TABLE: [Service; SERVICES] = [
     Service {
         name: "network",
         program: "/init",

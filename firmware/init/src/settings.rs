@@ -13,7 +13,7 @@ use heapless::{String as Text, Vec as Table};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
-use nix::unistd::{Gid, Pid, Uid, pipe2, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, pipe2, setgroups, setresgid, setresuid};
 use settings::{Settings, SettingsError};
 
 use crate::console::{say, say_as};
@@ -57,8 +57,6 @@ pub(crate) type Refused = Text<512>;
 /// A reader at work.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    /// Its number, for whoever reaps it.
-    pub(crate) pid: Pid,
     process: OwnedFd,
     pipe: File,
     answer: Table<u8, ANSWER>,
@@ -82,8 +80,8 @@ impl Reader {
                 let _ = File::from(answer).write_all(read(path).as_bytes());
                 kernel::exit_now(0)
             }
-            Fork::Parent { pid, descriptor } => {
-                Ok(Self { pid, process: descriptor, pipe: answers.into(), answer: Table::new() })
+            Fork::Parent { descriptor, .. } => {
+                Ok(Self { process: descriptor, pipe: answers.into(), answer: Table::new() })
             }
         }
     }
@@ -109,6 +107,7 @@ impl Reader {
     }
 
     /// What it found.
+    #[allow(clippy::result_large_err, reason = "what PID 1 keeps is in fixed memory")]
     pub(crate) fn finish(&self) -> Result<Extract, Refused> {
         understand(core::str::from_utf8(&self.answer).unwrap_or_default())
     }
@@ -167,6 +166,7 @@ fn extract(settings: &Settings) -> String {
 }
 
 /// The parent's part: the answer back from its lines. Allocates nothing.
+#[allow(clippy::result_large_err, reason = "what PID 1 keeps is in fixed memory")]
 fn understand(answer: &str) -> Result<Extract, Refused> {
     let refuse = |what: &str| {
         let mut refused = Refused::new();

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{IpFreebind, Ipv6V6Only, ReuseAddr};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, listen, setsockopt, socket,
 };
 
 use crate::console::say;
@@ -52,7 +52,10 @@ impl Listener {
             setsockopt(&socket, Ipv6V6Only, &!wanted.address.ip().is_unspecified())?;
         }
         setsockopt(&socket, IpFreebind, &true)?;
-        bind(socket.as_raw_fd(), &SockaddrStorage::from(wanted.address))?;
+        match wanted.address {
+            SocketAddr::V4(four) => bind(socket.as_raw_fd(), &SockaddrIn::from(four))?,
+            SocketAddr::V6(six) => bind(socket.as_raw_fd(), &SockaddrIn6::from(six))?,
+        }
         listen(&socket, Backlog::new(BACKLOG)?)?;
         Ok(Self { wanted, socket })
     }
@@ -124,9 +127,8 @@ mod tests {
         // The kernel picks the ports: the first pass finds free ones.
         assert!(listeners.adjust(&[wanted("127.0.0.1:0")]));
         let bound = |listener: &Listener| {
-            let address: SockaddrStorage =
-                nix::sys::socket::getsockname(listener.as_fd().as_raw_fd()).unwrap();
-            SocketAddr::from(*address.as_sockaddr_in().unwrap())
+            let address: SockaddrIn = nix::sys::socket::getsockname(listener.as_fd().as_raw_fd()).unwrap();
+            std::net::SocketAddrV4::from(address)
         };
         let first = bound(listeners.iter().next().unwrap());
         assert!(TcpStream::connect(first).is_ok());
@@ -143,7 +145,10 @@ mod tests {
         let taken = wanted(&holder.local_addr().unwrap().to_string());
         let mut listeners = Listeners::default();
         assert!(listeners.adjust(&[taken, wanted("127.0.0.1:0")]));
-        assert_eq!(listeners.iter().map(|listener| listener.wanted).collect::<Vec<_>>(), [wanted("127.0.0.1:0")]);
+        assert_eq!(
+            listeners.iter().map(|listener| listener.wanted).collect::<Vec<_>>(),
+            [wanted("127.0.0.1:0")]
+        );
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(crate) fn start(plan: &Plan<'_>) -> nix::Result<Process> {
 pub(crate) fn start_forbidden(plan: &Plan<'_>) -> nix::Result<Process> {
     fork(plan, |plan, _, output| {
         if let Err(failure) = prepare(plan, output) {
-            return format!("{failure}");
+            return failure;
         }
         match kernel::forbidden() {
             Ok(()) => "the forbidden system call was carried out".to_owned(),
@@ -116,16 +116,12 @@ fn execute(plan: &Plan<'_>, arguments: &[CString], output: BorrowedFd<'_>) -> St
     }
 }
 
-fn try_execute(
-    plan: &Plan<'_>,
-    arguments: &[CString],
-    output: BorrowedFd<'_>,
-) -> Result<Infallible, String> {
+fn try_execute(plan: &Plan<'_>, arguments: &[CString], output: BorrowedFd<'_>) -> Result<Infallible, String> {
     let said = |what: &'static str| move |error: nix::Error| format!("cannot {what}: {}", error.desc());
     let environment = environment(plan).map_err(|error| error.to_string())?;
     let program = CString::new(plan.service.program).map_err(|error| error.to_string())?;
     let passed = set_aside(plan).map_err(said("pass the sockets"))?;
-    prepare(plan, output).map_err(|failure| failure.to_string())?;
+    prepare(plan, output)?;
     for (to, from) in (FIRST_PASSED..).zip(&passed) {
         kernel::place(from.as_fd(), to).map_err(said("pass the sockets"))?;
     }

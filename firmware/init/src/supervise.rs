@@ -30,12 +30,12 @@ pub(crate) struct Patience {
 impl Patience {
     /// What most services get.
     pub(crate) const USUAL: Self = Self {
-        start: Duration::from_secs(60),
+        start: Duration::from_mins(1),
         silence: Duration::from_secs(20),
         first_delay: Duration::from_secs(1),
-        longest_delay: Duration::from_secs(60),
-        well: Duration::from_secs(300),
-        allowance: Duration::from_secs(180),
+        longest_delay: Duration::from_mins(1),
+        well: Duration::from_mins(5),
+        allowance: Duration::from_mins(3),
         drain: Duration::from_secs(30),
     };
 }
@@ -65,13 +65,23 @@ pub(crate) enum Cause {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
     /// Not running, to be started.
-    Waiting { until: Moment },
-    Starting { since: Moment },
-    Ready { since: Moment, heard: Moment },
+    Waiting {
+        until: Moment,
+    },
+    Starting {
+        since: Moment,
+    },
+    Ready {
+        since: Moment,
+        heard: Moment,
+    },
     /// Killed, not yet gone.
     Dying,
     /// Asked to stop; started again afterwards if `again`.
-    Draining { kill_at: Moment, again: bool },
+    Draining {
+        kill_at: Moment,
+        again: bool,
+    },
     Stopped,
 }
 
@@ -223,9 +233,8 @@ impl Service {
     }
 
     /// Whether the hardware watchdog may be fed as far as this service goes: it answers, or is inside its allowance.
-    pub(crate) fn is_borne(&mut self, now: Moment) -> bool {
-        self.reckon(now);
-        self.trouble <= self.patience.allowance
+    pub(crate) fn is_borne(&self, now: Moment) -> bool {
+        self.trouble_at(now) <= self.patience.allowance
     }
 
     /// How often it was started again after a failure.
@@ -238,12 +247,15 @@ impl Service {
         action
     }
 
-    /// Adds the time since the last look to its trouble, if it should have been ready and was not.
-    fn reckon(&mut self, now: Moment) {
+    /// Its trouble with the time since the last look, if it should have been ready and was not.
+    fn trouble_at(&self, now: Moment) -> Duration {
         let counts = matches!(self.state, State::Waiting { .. } | State::Starting { .. } | State::Dying);
-        if counts && !self.unusable {
-            self.trouble += now.saturating_sub(self.reckoned);
-        }
+        let more = if counts && !self.unusable { now.saturating_sub(self.reckoned) } else { Duration::ZERO };
+        self.trouble + more
+    }
+
+    fn reckon(&mut self, now: Moment) {
+        self.trouble = self.trouble_at(now);
         self.reckoned = self.reckoned.max(now);
     }
 }

@@ -18,7 +18,7 @@ const LOG: &str = "/tmp/e2fsck.log";
 const SHOWN: usize = 20;
 
 /// Longer than any check of a sound card; a disk that takes longer is dying.
-const WITHIN: Duration = Duration::from_secs(30 * 60);
+const WITHIN: Duration = Duration::from_mins(30);
 
 /// Between two looks at it.
 const LOOK: Duration = Duration::from_millis(50);

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use crc::{CRC_32_ISCSI, Crc, Digest};
 
 /// Where the superblock lies, and how long it is.
-pub(super) const SUPERBLOCK: u64 = 1024;
+pub(super) const SUPERBLOCK: usize = 1024;
 pub(super) const LENGTH: usize = 1024;
 
 /// What has to be zero for a partition to count as blank: no known file system, volume or RAID keeps all of its marks
@@ -57,14 +57,14 @@ pub(super) enum Content {
 
 /// A superblock with the right magic number.
 #[derive(Clone, Debug)]
-pub(super) struct Superblock([u8; LENGTH]);
+pub(super) struct Superblock(Box<[u8; LENGTH]>);
 
 /// Looks at the start of a partition.
 pub(super) fn look(device: &File) -> io::Result<Content> {
     let mut start = vec![0; START];
     device.read_exact_at(&mut start, 0)?;
-    let superblock = start.get(SUPERBLOCK as usize..).and_then(|rest| rest.first_chunk::<LENGTH>());
-    if let Some(superblock) = superblock.and_then(|bytes| Superblock::parse(*bytes)) {
+    let superblock = start.get(SUPERBLOCK..).and_then(|rest| rest.first_chunk::<LENGTH>());
+    if let Some(superblock) = superblock.and_then(|bytes| Superblock::parse(bytes)) {
         return Ok(Content::Ext4(superblock));
     }
     if start.starts_with(MARK) || start.iter().all(|byte| *byte == 0) {
@@ -77,14 +77,14 @@ pub(super) fn look(device: &File) -> io::Result<Content> {
 fn has_copy(device: &File) -> bool {
     [32768 * 4096, 8193 * 1024].into_iter().any(|offset| {
         let mut copy = [0; LENGTH];
-        device.read_exact_at(&mut copy, offset).is_ok() && Superblock::parse(copy).is_some()
+        device.read_exact_at(&mut copy, offset).is_ok() && Superblock::parse(&copy).is_some()
     })
 }
 
 impl Superblock {
     /// `None`: not one.
-    pub(super) fn parse(bytes: [u8; LENGTH]) -> Option<Self> {
-        let superblock = Self(bytes);
+    pub(super) fn parse(bytes: &[u8; LENGTH]) -> Option<Self> {
+        let superblock = Self(Box::new(*bytes));
         (superblock.half(at::MAGIC) == MAGIC).then_some(superblock)
     }
 
@@ -99,7 +99,11 @@ impl Superblock {
 
     /// Blocks of the file system.
     pub(super) fn blocks(&self) -> u64 {
-        let high = if self.word(at::INCOMPATIBLE) & INCOMPATIBLE_64BIT == 0 { 0 } else { self.word(at::BLOCKS_HIGH) };
+        let high = if self.word(at::INCOMPATIBLE) & INCOMPATIBLE_64BIT == 0 {
+            0
+        } else {
+            self.word(at::BLOCKS_HIGH)
+        };
         u64::from(high) << 32 | u64::from(self.word(at::BLOCKS))
     }
 

@@ -79,7 +79,7 @@ fn settings_folder(path: &Path) -> io::Result<()> {
 fn folder(path: &Path, mode: u32, owner: u32) -> io::Result<()> {
     match DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        made => made?,
+        done => done?,
     }
     // The mask has no say.
     fs::set_permissions(path, Permissions::from_mode(mode))?;

@@ -18,12 +18,7 @@ type Run<'t> = (u64, &'t [u8]);
 /// In this order: the mark; zeroes and blocks; the second half of the superblock; its first half, with the magic number,
 /// one sector, which a disk writes whole or not at all; the mark away. Each is on the disk before the next begins, so
 /// the partition counts as blank up to one write and as finished from it on.
-pub(super) fn lay(
-    device: &File,
-    template: &[u8],
-    random: &[u8; 32],
-    feed: &dyn Fn(),
-) -> io::Result<()> {
+pub(super) fn lay(device: &File, template: &[u8], random: &[u8; 32], feed: &dyn Fn()) -> io::Result<()> {
     let runs = runs(template)?;
     let mut superblock = superblock(&runs)?;
     superblock.rename(random);
@@ -42,7 +37,7 @@ pub(super) fn lay(
         at += length;
         feed();
     }
-    let head = SUPERBLOCK + LENGTH as u64;
+    let head = (SUPERBLOCK + LENGTH) as u64;
     for (offset, bytes) in runs {
         // What lies before its end is written last.
         let skip = usize::try_from(head.saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
@@ -51,9 +46,9 @@ pub(super) fn lay(
     }
     device.sync_all()?;
     let (first, second) = superblock.bytes().split_at(LENGTH / 2);
-    device.write_all_at(second, SUPERBLOCK + LENGTH as u64 / 2)?;
+    device.write_all_at(second, (SUPERBLOCK + LENGTH / 2) as u64)?;
     device.sync_all()?;
-    device.write_all_at(first, SUPERBLOCK)?;
+    device.write_all_at(first, SUPERBLOCK as u64)?;
     device.sync_all()?;
     device.write_all_at(&[0; MARK.len()], 0)?;
     device.sync_all()
@@ -75,10 +70,10 @@ fn runs(template: &[u8]) -> io::Result<Vec<Run<'_>>> {
 }
 
 fn superblock(runs: &[Run<'_>]) -> io::Result<Superblock> {
-    let at = SUPERBLOCK as usize;
+    let at = SUPERBLOCK;
     let first = runs.iter().find(|(offset, _)| *offset == 0).map(|(_, bytes)| *bytes);
     let bytes = first.and_then(|bytes| bytes.get(at..)).and_then(|bytes| bytes.first_chunk::<LENGTH>());
-    let superblock = bytes.and_then(|bytes| Superblock::parse(*bytes));
+    let superblock = bytes.and_then(|bytes| Superblock::parse(bytes));
     superblock.ok_or_else(|| invalid("the template has no superblock".to_owned()))
 }
 

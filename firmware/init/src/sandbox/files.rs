@@ -4,11 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, LandlockStatus, NetPort,
-    PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, Scope,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, NetPort, PathBeneath,
+    PathFd, Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, Scope,
 };
 
 use super::Failure;
+use crate::kernel;
 use crate::service::{Access, Place, Service};
 
 /// What this program was written for: files, TCP ports, device calls, signals and abstract sockets.
@@ -16,14 +17,17 @@ const WANTED: ABI = ABI::V6;
 
 /// What the running kernel lacks of it, for the console; `None`: nothing.
 pub(crate) fn kernel_support() -> Option<String> {
-    match LandlockStatus::current() {
-        LandlockStatus::Available { effective_abi, .. } if effective_abi >= WANTED => None,
-        LandlockStatus::Available { effective_abi, .. } => Some(format!(
-            "the kernel's Landlock is version {}, {} is wanted: services are held by mounts and filters alone \
-             where it falls short",
-            effective_abi as u32, WANTED as u32
+    match kernel::landlock_version() {
+        Ok(version) if version >= WANTED as i64 => None,
+        Ok(version) => Some(format!(
+            "the kernel's Landlock is version {version}, {} is wanted: services are held by mounts and filters \
+             alone where it falls short",
+            WANTED as i64
         )),
-        _ => Some("the kernel has no Landlock: services are held by mounts and filters alone".to_owned()),
+        Err(error) => Some(format!(
+            "the kernel has no Landlock ({}): services are held by mounts and filters alone",
+            error.desc()
+        )),
     }
 }
 

@@ -53,7 +53,8 @@ pub(super) fn build(service: &Service, places: &[Place]) -> Result<(), Failure> 
     resolver().map_err(step("link resolv.conf"))?;
     // Shows this namespace's processes, so itself alone, and no settings of the kernel.
     fs::DirBuilder::new().mode(0o555).create(inside("/proc")).map_err(step("make /proc"))?;
-    let proc = mount(Some("proc"), inside("/proc").as_str(), Some("proc"), INERT, Some("hidepid=2,subset=pid"));
+    let proc =
+        mount(Some("proc"), inside("/proc").as_str(), Some("proc"), INERT, Some("hidepid=2,subset=pid"));
     proc.map_err(step("mount /proc"))?;
     for old in OLD {
         detach(old).map_err(step("take the box's own mounts away"))?;

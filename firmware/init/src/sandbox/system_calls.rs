@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn every_profile_compiles_for_the_boards_and_is_short() {
-        for service in TABLE {
+        for service in &TABLE {
             Filter::compile_for(service.profile, TargetArch::aarch64)
                 .unwrap_or_else(|error| panic!("profiles/{}.toml: {error}", service.name));
             let names = names(service.profile).unwrap();
@@ -105,10 +105,22 @@ mod tests {
     #[test]
     fn none_may_start_processes_mount_or_trace() {
         const NEVER: [&str; 14] = [
-            "fork", "vfork", "unshare", "setns", "mount", "umount2", "ptrace", "bpf", "kexec_load", "init_module",
-            "process_vm_writev", "pivot_root", "chroot", "reboot",
+            "fork",
+            "vfork",
+            "unshare",
+            "setns",
+            "mount",
+            "umount2",
+            "ptrace",
+            "bpf",
+            "kexec_load",
+            "init_module",
+            "process_vm_writev",
+            "pivot_root",
+            "chroot",
+            "reboot",
         ];
-        for service in TABLE {
+        for service in &TABLE {
             let names = names(service.profile).unwrap();
             let bad = names.iter().filter(|name| NEVER.contains(&name.as_str())).collect::<Vec<_>>();
             assert!(bad.is_empty(), "{}: {bad:?}", service.name);
@@ -119,10 +131,7 @@ mod tests {
     fn mistakes_are_told() {
         let error = |text: &str| Filter::compile_for(text, TargetArch::aarch64).unwrap_err().to_string();
         assert!(error("[[group]]\nreason = \"a\"\nallow = [\"red\"]").contains("red"));
-        assert_eq!(
-            error("[[group]]\nreason = \"a\"\nallow = [\"read\", \"read\"]"),
-            "read is allowed twice"
-        );
+        assert_eq!(error("[[group]]\nreason = \"a\"\nallow = [\"read\", \"read\"]"), "read is allowed twice");
         assert!(error("[[group]]\nreason = \"\"\nallow = [\"read\"]").contains("reason"));
         assert!(error("[[group]]\nwhy = \"a\"\nallow = [\"read\"]").contains("why"));
     }
