@@ -1,7 +1,6 @@
 //! What all sessions share: the settings in force, the device database, budgets, events, and the list of the living.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -26,6 +25,7 @@ use crate::http_client::HttpError;
 use crate::listen::Permits;
 use crate::metrics::Metrics;
 use crate::names::Names;
+use crate::process::Source;
 use crate::refused;
 use crate::sessions::Sessions;
 use crate::tls::{self, Certificates};
@@ -70,7 +70,7 @@ impl Current {
 pub struct Gateway {
     current: RwLock<Arc<Current>>,
     /// Where the settings are read from again.
-    pub settings_file: PathBuf,
+    pub source: Source,
     ticketer: Arc<dyn ProducesTickets>,
     /// The device database.
     pub store: Arc<Store>,
@@ -130,7 +130,7 @@ fn lines(errors: &[settings::SettingsError]) -> String {
 /// What the gateway is put together from.
 pub struct Parts {
     /// Where the settings came from.
-    pub settings_file: PathBuf,
+    pub source: Source,
     /// As read.
     pub settings: Settings,
     /// The device database, open.
@@ -151,7 +151,7 @@ impl Gateway {
     /// # Errors
     /// A certificate or CA that cannot be used.
     pub fn new(parts: Parts) -> Result<Arc<Self>, NotInForce> {
-        let Parts { settings_file, settings, store, events, alerts, countries, names } = parts;
+        let Parts { source, settings, store, events, alerts, countries, names } = parts;
         let ticketer = tls::ticketer()?;
         let guard = Guard::new(settings.abuse.budgets, settings.abuse.allow.clone(), seed());
         let sending = SendingBudget::new(&settings.submission.sending, seed());
@@ -160,7 +160,7 @@ impl Gateway {
         let (draining, _) = watch::channel(false);
         Ok(Arc::new(Self {
             current: RwLock::new(Arc::new(current)),
-            settings_file,
+            source,
             ticketer,
             sightings: Sightings::start(&store),
             store,
@@ -205,7 +205,9 @@ impl Gateway {
     /// # Errors
     /// What is wrong; the old settings stay in force.
     pub fn reload(&self, by: &str) -> Result<Vec<String>, NotInForce> {
-        let result = Settings::load(&self.settings_file)
+        let result = self
+            .source
+            .load()
             .map_err(NotInForce::Settings)
             .and_then(|settings| make(settings, &self.ticketer, &self.names));
         let new = match result {

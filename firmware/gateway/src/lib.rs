@@ -18,6 +18,7 @@ pub mod geo;
 pub mod http_client;
 pub mod listen;
 pub mod log;
+pub mod manager;
 pub mod metrics;
 pub mod names;
 pub mod process;

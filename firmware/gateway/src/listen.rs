@@ -51,6 +51,15 @@ pub fn bind(listener: Listener) -> io::Result<Bound> {
     Ok(Bound { listener: Listener { address, ..listener }, socket })
 }
 
+/// Takes over a listening socket that whoever started us has opened.
+///
+/// # Errors
+/// The runtime does not take it.
+pub fn adopt(listener: Listener, socket: std::net::TcpListener) -> io::Result<Bound> {
+    socket.set_nonblocking(true)?;
+    Ok(Bound { listener, socket: TcpListener::from_std(socket)? })
+}
+
 /// How many connections there may be, in all and from one network.
 pub struct Permits {
     all: Arc<Semaphore>,

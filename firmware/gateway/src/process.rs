@@ -1,7 +1,7 @@
 //! The process from start to end: open, listen, serve, reload, drain.
 
 use std::collections::HashMap;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use mail::session::{Protocol, Transport};
-use settings::{Listener, Settings};
+use settings::{Listener, Places, Settings, SettingsError};
 use store::{OpenReport, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -20,6 +20,7 @@ use crate::event::{Event, Journal, JournalSettings, Kind, Recorder, Subject};
 use crate::gateway::{Gateway, NotInForce, Parts};
 use crate::geo::Countries;
 use crate::listen::{self, Bound};
+use crate::manager::{self, Passed};
 use crate::names::Names;
 use crate::relay::Kill;
 use crate::{alerting, connection, desk, log, metrics};
@@ -31,14 +32,33 @@ const HOUSEKEEPING: Duration = Duration::from_hours(1);
 /// How often the database is asked how it is: trouble is told within 10 s (design §4).
 const CHECK: Duration = Duration::from_secs(5);
 
+/// The settings document, and what this machine decides instead of it.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The document.
+    pub file: PathBuf,
+    /// Where things are here, whatever it says.
+    pub places: Places,
+}
+
+impl Source {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn load(&self) -> Result<Settings, Vec<SettingsError>> {
+        Settings::load_at(&self.file, &self.places)
+    }
+}
+
 /// Runs the gateway until a signal ends it.
 ///
 /// # Errors
 /// What kept it from starting, with the mend.
-pub async fn run(settings_file: PathBuf) -> anyhow::Result<()> {
-    let settings = match Settings::load(&settings_file) {
+pub async fn run(source: Source) -> anyhow::Result<()> {
+    let settings = match source.load() {
         Ok(settings) => settings,
-        Err(errors) => bail!("{}", NotInForce::Settings(errors)),
+        Err(errors) => return Err(NotInForce::Settings(errors).into()),
     };
     log::start(&alerting::log(&settings))?;
     raise_descriptor_limit(settings.limits.connections);
@@ -46,7 +66,7 @@ pub async fn run(settings_file: PathBuf) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    let (gateway, socket, bound) = open(settings_file, settings).await?;
+    let (gateway, socket, bound) = open(source, settings).await?;
     let (stop, stopped) = watch::channel(false);
     gateway.watch_upstreams();
     wait_for_backends(&gateway).await;
@@ -64,7 +84,9 @@ pub async fn run(settings_file: PathBuf) -> anyhow::Result<()> {
     gateway.record(Kind::Started { version: version.into() }, Subject::default());
     info!(version, "serving");
     println!("{ready}");
-    std::io::stdout().flush().context("the ready line cannot be written")?;
+    io::stdout().flush().context("the ready line cannot be written")?;
+    manager::ready().await;
+    let life_signs = tokio::spawn(manager::life_signs(Arc::clone(&gateway), stopped.clone()));
 
     let mut reloads = gateway.reloads();
     loop {
@@ -79,10 +101,12 @@ pub async fn run(settings_file: PathBuf) -> anyhow::Result<()> {
             _ = interrupt.recv() => break,
         }
     }
+    manager::stopping().await;
     drain(&gateway, listeners).await;
     stop.send_replace(true);
     let _ = control.await;
     let _ = keeper.await;
+    let _ = life_signs.await;
     if let Some(metrics) = metrics {
         metrics.abort();
     }
@@ -103,7 +127,7 @@ pub async fn run(settings_file: PathBuf) -> anyhow::Result<()> {
 
 /// Opens everything that can fail before anything serves.
 async fn open(
-    settings_file: PathBuf,
+    source: Source,
     settings: Settings,
 ) -> anyhow::Result<(Arc<Gateway>, desk::Socket, Vec<Bound>)> {
     let data = settings.host.data.clone();
@@ -136,10 +160,24 @@ async fn open(
         bail!("[listen] switches every listener off: nothing to serve");
     }
     let socket = desk::bind(&settings.control.socket)?;
-    let bound = wanted.into_iter().map(listen::bind).collect::<Result<Vec<_>, _>>()?;
+    let bound = bind_all(wanted)?;
     let store = Arc::new(store);
-    let parts = Parts { settings_file, settings, store, events, alerts, countries, names };
+    let parts = Parts { source, settings, store, events, alerts, countries, names };
     Ok((Gateway::new(parts)?, socket, bound))
+}
+
+/// Listens on everything that is wanted, on sockets passed to us where there are such.
+fn bind_all(wanted: Vec<Listener>) -> io::Result<Vec<Bound>> {
+    let mut passed = Passed::from_environment();
+    let bound = wanted
+        .into_iter()
+        .map(|listener| match passed.take(listener.address) {
+            Some(socket) => listen::adopt(listener, socket),
+            None => listen::bind(listener),
+        })
+        .collect();
+    passed.report_unused();
+    bound
 }
 
 /// What recovery had to do, in one line.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::check;
 use crate::error::SettingsError;
+use crate::host::Places;
 use crate::settings::Settings;
 
 /// No settings document is larger than this: 50,000 accounts at 300 octets each, and room.
@@ -18,7 +19,15 @@ impl Settings {
     /// # Errors
     /// As [`Settings::parse`], and what cannot be reached.
     pub fn load(path: &Path) -> Result<Self, Vec<SettingsError>> {
-        Self::load_with(path, true)
+        Self::load_at(path, &Places::default())
+    }
+
+    /// [`Settings::load`] on a machine that has places of its own.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn load_at(path: &Path, places: &Places) -> Result<Self, Vec<SettingsError>> {
+        Self::read(&text_of(path)?, path, places, check::unreachable)
     }
 
     /// [`Settings::load`], with or without trying the `files` that it names: they may be on another machine.
@@ -26,29 +35,7 @@ impl Settings {
     /// # Errors
     /// As [`Settings::parse`], and what cannot be reached.
     pub fn load_with(path: &Path, files: bool) -> Result<Self, Vec<SettingsError>> {
-        let whole = |what: String, mend: &str| vec![SettingsError::whole(path.to_path_buf(), what, mend)];
-        let bytes = match fs::metadata(path) {
-            Ok(metadata) if metadata.len() > LARGEST => {
-                return Err(whole(
-                    format!("the file is larger than {} MiB", LARGEST >> 20),
-                    "is it the right file?",
-                ));
-            }
-            Ok(_) => fs::read(path),
-            Err(error) => Err(error),
-        };
-        let bytes = bytes.map_err(|error| {
-            whole(format!("cannot be read: {error}"), "give the path of the settings file")
-        })?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let line = error
-                .as_bytes()
-                .iter()
-                .take(error.utf8_error().valid_up_to())
-                .filter(|b| **b == b'\n')
-                .count();
-            whole(format!("line {} is not UTF-8", line + 1), "save the file as UTF-8")
-        })?;
+        let text = text_of(path)?;
         if files { Self::check(&text, path) } else { Self::parse(&text, path) }
     }
 
@@ -57,8 +44,30 @@ impl Settings {
     /// # Errors
     /// As [`Settings::load`].
     pub fn check(text: &str, path: &Path) -> Result<Self, Vec<SettingsError>> {
-        Self::read(text, path, check::unreachable)
+        Self::read(text, path, &Places::default(), check::unreachable)
     }
+}
+
+/// The document's text, if it is of a size and an encoding that a document may have.
+fn text_of(path: &Path) -> Result<String, Vec<SettingsError>> {
+    let whole = |what: String, mend: &str| vec![SettingsError::whole(path.to_path_buf(), what, mend)];
+    let bytes = match fs::metadata(path) {
+        Ok(metadata) if metadata.len() > LARGEST => {
+            return Err(whole(
+                format!("the file is larger than {} MiB", LARGEST >> 20),
+                "is it the right file?",
+            ));
+        }
+        Ok(_) => fs::read(path),
+        Err(error) => Err(error),
+    };
+    let bytes = bytes
+        .map_err(|error| whole(format!("cannot be read: {error}"), "give the path of the settings file"))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let line =
+            error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|b| **b == b'\n').count();
+        whole(format!("line {} is not UTF-8", line + 1), "save the file as UTF-8")
+    })
 }
 
 /// Puts `text` in place of the file at `path`, after checking it as [`Settings::check`] does. Whatever happens, power

@@ -11,7 +11,7 @@ use crate::reader::Table;
 pub struct Host {
     /// The box's own name, said in greetings and to backends.
     pub hostname: Domain,
-    /// Folder of database, keys and journal. Only the gateway may read it.
+    /// Folder of database, keys and journal; default `/var/lib/postern`. Only the gateway may read it.
     pub data: PathBuf,
     /// Domain of logins that name none; `None`: they stay without one.
     pub default_domain: Option<Domain>,
@@ -20,8 +20,18 @@ pub struct Host {
 impl Host {
     pub(crate) fn read(table: &mut Table<'_>) -> Option<Self> {
         let hostname = table.required("hostname", "add hostname = \"mail.example.net\" to [box]");
-        let data = table.required("data", "add data = \"/var/lib/postern\" to [box]");
+        let data = table.or("data", PathBuf::from("/var/lib/postern"));
         let default_domain = table.optional("default-domain");
-        Some(Self { hostname: hostname?, data: data?, default_domain })
+        Some(Self { hostname: hostname?, data, default_domain })
     }
+}
+
+/// Where this machine keeps things, whatever the document says: on the box its layout is fixed by init, and the same
+/// document must serve on a plain server.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// Instead of `[box] data`.
+    pub data: Option<PathBuf>,
+    /// Instead of `[control] socket`.
+    pub control: Option<PathBuf>,
 }

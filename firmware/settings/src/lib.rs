@@ -37,7 +37,7 @@ pub use backend::{Backend, BackendTls, IdentityVia, LoginForm, Service};
 pub use domain::DomainSettings;
 pub use error::{Kind, SettingsError};
 pub use file::replace;
-pub use host::Host;
+pub use host::{Host, Places};
 pub use limits::Limits;
 pub use listen::{Listen, Listener};
 pub use observe::{Control, Dns, Events, Geo, Level, Log, LogFormat, Metrics, Resolver};

@@ -11,6 +11,7 @@ use toml::de::DeTable;
 use crate::account::AccountSettings;
 use crate::domain::DomainSettings;
 use crate::error::{Kind, SettingsError};
+use crate::host::Places;
 use crate::reader::{Entry, Mistake, Report, Table};
 use crate::route::{RawRoutes, Routes};
 use crate::{
@@ -71,13 +72,14 @@ impl Settings {
     /// Every mistake found, in the order of the document: all of the syntax first, then all of keys and values, then
     /// all contradictions. Files that it names are not looked for; see [`Settings::load`].
     pub fn parse(text: &str, name: &Path) -> Result<Self, Vec<SettingsError>> {
-        Self::read(text, name, |_, _| Vec::new())
+        Self::read(text, name, &Places::default(), |_, _| Vec::new())
     }
 
-    /// [`Settings::parse`], with further checks on what was read.
+    /// [`Settings::parse`] with this machine's places, and further checks on what was read.
     pub(crate) fn read(
         text: &str,
         name: &Path,
+        places: &Places,
         more: impl FnOnce(&Self, &Spanned<DeTable<'_>>) -> Vec<Mistake>,
     ) -> Result<Self, Vec<SettingsError>> {
         let place = |mistake| SettingsError::at(name.to_path_buf(), text, mistake);
@@ -89,7 +91,9 @@ impl Settings {
         let settings = Self::document(Table::document(&document, &report));
         let mut mistakes = report.into_mistakes();
         let settings = match settings {
-            Some((settings, more_mistakes)) if mistakes.is_empty() => {
+            Some((mut settings, more_mistakes)) if mistakes.is_empty() => {
+                settings.host.data = places.data.clone().unwrap_or(settings.host.data);
+                settings.control.socket = places.control.clone().unwrap_or(settings.control.socket);
                 mistakes.extend(more_mistakes);
                 mistakes.extend(check::contradictions(&settings, &document));
                 mistakes.extend(more(&settings, &document));
