@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mail::session::{Backend, Job, Outcome, Peer, Protocol, Step, Task};
+use preface::proxy_protocol::{self, Ends, Extras};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use settings::IdentityVia;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::proxy_protocol::{self, Ends, Extras};
 use crate::stream::{Read, Stream};
 
 /// One server of the ISP, for one protocol.

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mail::session::{Action, Answer, Closed, Login, Note, Protocol, Session, Transport};
+use preface::client_hello::{self, ClientHello};
+use preface::proxy_protocol;
 use settings::Listener;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument, debug, info};
 
 use crate::admit::{self, Attempt, Client, Live, Outcome};
-use crate::client_hello::{self, ClientHello};
 use crate::event::{Event, Kind};
 use crate::gateway::Gateway;
 use crate::listen::Permit;
-use crate::proxy_protocol;
 use crate::relay::{Ended, Kill, relay};
 use crate::stream::{Read, Stream};
 use crate::submission;

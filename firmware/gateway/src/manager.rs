@@ -16,6 +16,9 @@ use tracing::warn;
 
 use crate::gateway::Gateway;
 
+/// How long the service manager may take to be told something.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Listening sockets that were passed and that nobody has taken yet.
 #[derive(Debug, Default)]
 pub struct Passed(Vec<(SocketAddr, TcpListener)>);
@@ -53,21 +56,25 @@ impl Passed {
 }
 
 /// Everything is open and accepting.
-pub fn ready() {
-    tell(&[NotifyState::Ready]);
+pub async fn ready() {
+    tell(NotifyState::Ready).await;
 }
 
 /// The drain begins.
-pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+pub async fn stopping() {
+    tell(NotifyState::Stopping).await;
 }
 
-/// Nobody may be listening: on a plain server without a service manager that is the ordinary case.
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        warn!(%error, "the service manager cannot be told how we are");
+/// Nobody may be listening: on a plain server without a service manager that is the ordinary case. A manager that does
+/// not read makes the send wait; it must not make the gateway wait.
+async fn tell(state: NotifyState<'static>) {
+    let sent = tokio::task::spawn_blocking(move || sd_notify::notify(&[state]));
+    match tokio::time::timeout(PATIENCE, sent).await {
+        Ok(Ok(Err(error))) if error.kind() != io::ErrorKind::NotFound => {
+            warn!(%error, "the service manager cannot be told how we are");
+        }
+        Ok(_) => {}
+        Err(_) => warn!("the service manager does not read what we tell it"),
     }
 }
 
@@ -82,7 +89,7 @@ pub async fn life_signs(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) 
             _ = stop.wait_for(|stop| *stop) => return,
         }
         if answers(&gateway, limit / 2).await {
-            tell(&[NotifyState::Watchdog]);
+            tell(NotifyState::Watchdog).await;
         } else {
             warn!("no life sign: the device database has not answered in time");
         }

@@ -85,7 +85,7 @@ pub async fn run(source: Source) -> anyhow::Result<()> {
     info!(version, "serving");
     println!("{ready}");
     io::stdout().flush().context("the ready line cannot be written")?;
-    manager::ready();
+    manager::ready().await;
     let life_signs = tokio::spawn(manager::life_signs(Arc::clone(&gateway), stopped.clone()));
 
     let mut reloads = gateway.reloads();
@@ -101,7 +101,7 @@ pub async fn run(source: Source) -> anyhow::Result<()> {
             _ = interrupt.recv() => break,
         }
     }
-    manager::stopping();
+    manager::stopping().await;
     drain(&gateway, listeners).await;
     stop.send_replace(true);
     let _ = control.await;

@@ -1,8 +1,8 @@
 //! Any octets as the first ones of a TLS connection: no panic, and no difference whether they come at once or in pieces.
 #![no_main]
 
-use gateway::client_hello::{Progress, Scanner, read};
 use libfuzzer_sys::fuzz_target;
+use preface::client_hello::{Progress, Scanner, read};
 
 fuzz_target!(|octets: &[u8]| {
     // The first octet chooses the pieces, the rest is the connection.

@@ -2,8 +2,8 @@
 //! same.
 #![no_main]
 
-use gateway::proxy_protocol::{Extras, decode, encode_v1, encode_v2};
 use libfuzzer_sys::fuzz_target;
+use preface::proxy_protocol::{Extras, decode, encode_v1, encode_v2};
 
 fuzz_target!(|raw: &[u8]| {
     let Ok(Some(header)) = decode(raw) else { return };
