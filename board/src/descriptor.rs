@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use crate::reader::{Mistake, Read, Report, Table, Value};
+use crate::serial::speed;
 
 /// One board. Sections that are left out are parts the board does not have.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -311,7 +312,7 @@ fn dmi(table: &mut Table<'_>) -> Option<DmiMatch> {
 fn console(table: &mut Table<'_>) -> Option<ConsolePart> {
     let device = table.optional::<Device>("device").map(|Device(name)| name);
     let baud = table.value("baud").map_or(Some(115_200), |value| match u32::read(&value)? {
-        baud if crate::serial::speed(baud).is_some() => Some(baud),
+        baud if speed(baud).is_some() => Some(baud),
         baud => value.wrong(format!("no line runs at {baud}"), "write 115200, or another usual speed"),
     });
     Some(ConsolePart { device, baud: baud? })

@@ -18,6 +18,20 @@ pub(crate) struct WatchdogInfo {
     pub(crate) identity: [u8; 32],
 }
 
+/// `struct termios2` of asm/termbits.h.
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct LineSettings {
+    pub(crate) input: u32,
+    pub(crate) output: u32,
+    pub(crate) control: u32,
+    pub(crate) local: u32,
+    pub(crate) discipline: u8,
+    pub(crate) characters: [u8; 19],
+    pub(crate) input_speed: u32,
+    pub(crate) output_speed: u32,
+}
+
 /// `struct gpiochip_info` of linux/gpio.h.
 #[repr(C)]
 pub(crate) struct ChipInfo {
@@ -91,6 +105,7 @@ struct PartitionCall {
 
 const _: () = {
     assert!(size_of::<WatchdogInfo>() == 40);
+    assert!(size_of::<LineSettings>() == 44);
     assert!(size_of::<ChipInfo>() == 68);
     assert!(size_of::<LineAttribute>() == 24);
     assert!(size_of::<LineRequest>() == 592);
@@ -99,13 +114,15 @@ const _: () = {
 };
 
 mod raw {
-    use super::{ChipInfo, LineRequest, LineValues, PartitionCall, WatchdogInfo};
+    use super::{ChipInfo, LineRequest, LineSettings, LineValues, PartitionCall, WatchdogInfo};
     use nix::libc::c_int;
 
     nix::ioctl_read!(watchdog_support, b'W', 0, WatchdogInfo);
     nix::ioctl_read!(watchdog_boot_status, b'W', 2, c_int);
     nix::ioctl_read!(watchdog_keep_alive, b'W', 5, c_int);
     nix::ioctl_readwrite!(watchdog_set_timeout, b'W', 6, c_int);
+    nix::ioctl_read!(line_settings, b'T', 0x2A, LineSettings);
+    nix::ioctl_write_ptr!(set_line_settings, b'T', 0x2B, LineSettings);
     nix::ioctl_read!(gpio_chip_info, 0xB4, 0x01, ChipInfo);
     nix::ioctl_readwrite!(gpio_request_line, 0xB4, 0x07, LineRequest);
     nix::ioctl_readwrite!(gpio_line_values, 0xB4, 0x0E, LineValues);
@@ -148,6 +165,21 @@ pub(crate) fn watchdog_set_timeout(watchdog: &File, seconds: c_int) -> nix::Resu
     // SAFETY: the kernel reads and writes one int.
     unsafe { raw::watchdog_set_timeout(watchdog.as_raw_fd(), &raw mut seconds) }?;
     Ok(seconds)
+}
+
+/// `TCGETS2`.
+pub(crate) fn line_settings(line: &File) -> nix::Result<LineSettings> {
+    let mut settings = LineSettings::default();
+    // SAFETY: `settings` lives through the call and has the header's layout.
+    unsafe { raw::line_settings(line.as_raw_fd(), &raw mut settings) }?;
+    Ok(settings)
+}
+
+/// `TCSETS2`.
+pub(crate) fn set_line_settings(line: &File, settings: &LineSettings) -> nix::Result<()> {
+    // SAFETY: `settings` lives through the call and has the header's layout.
+    unsafe { raw::set_line_settings(line.as_raw_fd(), settings) }?;
+    Ok(())
 }
 
 /// `GPIO_GET_CHIPINFO_IOCTL`.
