@@ -11,6 +11,7 @@ mod console;
 mod data;
 mod kernel;
 mod mount;
+mod network;
 mod notify;
 mod reboot;
 mod release;
@@ -27,6 +28,7 @@ mod surface;
 mod unit;
 
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -52,9 +54,10 @@ const BOARDS: &str = "/etc/postern/boards";
 const SEEDING: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next().as_deref().map(OsStr::to_str) {
         None if std::process::id() == 1 => start(),
-        Some("network") => network(),
+        Some(Some("network")) => network::run(arguments),
         _ => {
             eprintln!("init is started by the kernel as process 1, and by itself as `init network`");
             ExitCode::from(2)
@@ -198,10 +201,4 @@ fn memory() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
-}
-
-/// The seam to the network role.
-fn network() -> ExitCode {
-    eprintln!("init network: this build has no network role");
-    ExitCode::FAILURE
 }

@@ -43,7 +43,7 @@ pub(crate) fn enter(plan: &Plan<'_>) -> Result<(), Failure> {
     // While the box's own /proc is there and we are root.
     fs::write("/proc/self/oom_score_adj", service.limits.oom_score.to_string())
         .map_err(step("set the OOM score"))?;
-    let places = places(service, plan.settings);
+    let places = places(service);
     root::build(service, &places)?;
     identity::assume(service)?;
     files::restrict(service, &places, plan.own_ports)?;
@@ -53,11 +53,10 @@ pub(crate) fn enter(plan: &Plan<'_>) -> Result<(), Failure> {
 }
 
 /// All that a service sees.
-fn places(service: &Service, settings: Option<&'static str>) -> Vec<Place> {
+fn places(service: &Service) -> Vec<Place> {
     let settings = match service.settings {
-        View::Folder => Some("/data/settings"),
-        View::Document => settings,
+        View::Folder => Some(Place { path: "/data/settings", access: Access::Read }),
+        View::Document => None,
     };
-    let settings = settings.map(|path| Place { path, access: Access::Read });
     service.places.iter().copied().chain(settings).collect()
 }

@@ -18,8 +18,6 @@ pub(crate) struct Service {
     pub(crate) arguments: &'static [&'static str],
     /// Its own user and group.
     pub(crate) uid: u32,
-    /// Further groups.
-    pub(crate) groups: &'static [u32],
     /// Capabilities it keeps.
     pub(crate) capabilities: &'static [Capability],
     /// What it sees of the file system, besides its executable, `/proc`, `/dev/null` and `/dev/urandom`.
@@ -71,7 +69,7 @@ pub(crate) enum Access {
 /// How much of the settings a service sees.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum View {
-    /// The document in force, and none of the keys beside it.
+    /// None of it: it is handed the document in force as its standard input.
     Document,
     /// The folder.
     Folder,
@@ -99,14 +97,15 @@ pub(crate) static TABLE: [Service; SERVICES] = [
     Service {
         name: "network",
         program: "/init",
-        arguments: &["network"],
+        arguments: &["network", "--settings", "-"],
         uid: 100,
-        // The settings document is root's and the gateway's; the role reads its one section.
-        groups: &[101],
         capabilities: &[Capability::NetAdmin, Capability::NetRaw, Capability::SysTime],
         places: &[
             Place { path: "/etc/postern", access: Access::Read },
+            Place { path: "/data/network", access: Access::Write },
             Place { path: "/run/network", access: Access::Write },
+            // The switches of IPv6; the kernel lets whoever has CAP_NET_ADMIN turn them.
+            Place { path: "/proc/sys/net", access: Access::Write },
         ],
         listens: false,
         connects: true, // DNS answers that are too long for UDP
@@ -128,7 +127,6 @@ pub(crate) static TABLE: [Service; SERVICES] = [
         program: "/bin/gateway",
         arguments: &["--data", "/data/gateway", "--control", "/run/gateway/control"],
         uid: 101,
-        groups: &[],
         capabilities: &[],
         places: &[
             Place { path: "/etc/hosts", access: Access::Read },

@@ -14,7 +14,7 @@ use nix::unistd::{Pid, execve, pipe2};
 use crate::kernel::{self, Fork};
 use crate::reboot::this_is_a_child;
 use crate::sandbox::{self, Cgroup, Filter};
-use crate::service::Service;
+use crate::service::{Service, View};
 use crate::socket::Listeners;
 
 /// `sd_listen_fds(3)`: the first passed descriptor.
@@ -102,7 +102,7 @@ fn arguments(plan: &Plan<'_>) -> Result<Vec<CString>, NulError> {
     for argument in plan.service.arguments {
         arguments.push(CString::new(*argument)?);
     }
-    if let Some(settings) = plan.settings {
+    if let (View::Folder, Some(settings)) = (plan.service.settings, plan.settings) {
         arguments.push(CString::new("--settings")?);
         arguments.push(CString::new(settings)?);
     }
@@ -131,7 +131,11 @@ fn try_execute(plan: &Plan<'_>, arguments: &[CString], output: BorrowedFd<'_>) -
 /// Standard streams, signals, walls.
 fn prepare(plan: &Plan<'_>, output: BorrowedFd<'_>) -> Result<(), String> {
     let streams = || -> io::Result<()> {
-        kernel::place(File::open("/dev/null")?.as_fd(), 0)?;
+        let input = match plan.service.settings {
+            View::Document => plan.settings,
+            View::Folder => None,
+        };
+        kernel::place(File::open(input.unwrap_or("/dev/null"))?.as_fd(), 0)?;
         kernel::place(output, 1)?;
         kernel::place(output, 2)?;
         // PID 1 takes its signals by descriptor; a service takes them as they come.

@@ -10,6 +10,9 @@ use crate::mount;
 /// The gateway's user and group.
 const GATEWAY: u32 = 101;
 
+/// Folders of services, with their owners.
+const OWN: [(&str, u32); 2] = [("gateway", GATEWAY), ("network", 100)];
+
 /// Where the factory left its settings, on the boot partition.
 const SEED: &str = "postern/seed";
 
@@ -22,7 +25,9 @@ const DEEPEST: u32 = 4;
 /// could not be done, and how the box goes on.
 pub(super) fn lay_out(data: &Path, boot: Option<&std::path::PathBuf>) -> Result<(), String> {
     let failed = |what: &str, error: io::Error| format!("{what} cannot be made: {error}");
-    folder(&data.join("gateway"), 0o700, GATEWAY).map_err(|error| failed("the gateway's folder", error))?;
+    for (name, owner) in OWN {
+        folder(&data.join(name), 0o700, owner).map_err(|error| failed(name, error))?;
+    }
     let settings = data.join("settings");
     if settings.exists() {
         return Ok(());

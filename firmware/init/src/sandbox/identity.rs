@@ -27,9 +27,8 @@ pub(super) fn assume(service: &Service) -> Result<(), Failure> {
     }
     kernel::bound_capabilities(service.capabilities).map_err(step("bound its capabilities"))?;
     kernel::keep_capabilities(!service.capabilities.is_empty()).map_err(step("keep its capabilities"))?;
-    let groups = service.groups.iter().map(|group| Gid::from_raw(*group)).collect::<Vec<_>>();
     let (user, group) = (Uid::from_raw(service.uid), Gid::from_raw(service.uid));
-    setgroups(&groups).map_err(step("leave root's groups"))?;
+    setgroups(&[]).map_err(step("leave root's groups"))?;
     setresgid(group, group, group).map_err(step("change its group"))?;
     kernel::root_is_nobody().map_err(step("take root's meaning away"))?;
     setresuid(user, user, user).map_err(step("change its user"))?;

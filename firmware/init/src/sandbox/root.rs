@@ -38,6 +38,12 @@ pub(super) fn build(service: &Service, places: &[Place]) -> Result<(), Failure> 
     for device in ["/dev/null", "/dev/urandom"] {
         show(device, device, node).map_err(step("show a device"))?;
     }
+    // Shows this namespace's processes, so itself alone; settings of the kernel only to those who have a place there.
+    fs::DirBuilder::new().mode(0o555).create(inside("/proc")).map_err(step("make /proc"))?;
+    let switches = places.iter().any(|place| place.path.starts_with("/proc/"));
+    let options = if switches { "hidepid=2" } else { "hidepid=2,subset=pid" };
+    mount(Some("proc"), inside("/proc").as_str(), Some("proc"), INERT | MsFlags::MS_RDONLY, Some(options))
+        .map_err(step("mount /proc"))?;
     for place in places {
         let flags = match place.access {
             Access::Read => INERT | MsFlags::MS_RDONLY,
@@ -51,11 +57,6 @@ pub(super) fn build(service: &Service, places: &[Place]) -> Result<(), Failure> 
     let notify = format!("/run/notify-{}", service.name);
     show(&notify, NOTIFY, INERT).map_err(step("show the notification socket"))?;
     resolver().map_err(step("link resolv.conf"))?;
-    // Shows this namespace's processes, so itself alone, and no settings of the kernel.
-    fs::DirBuilder::new().mode(0o555).create(inside("/proc")).map_err(step("make /proc"))?;
-    let proc =
-        mount(Some("proc"), inside("/proc").as_str(), Some("proc"), INERT, Some("hidepid=2,subset=pid"));
-    proc.map_err(step("mount /proc"))?;
     for old in OLD {
         detach(old).map_err(step("take the box's own mounts away"))?;
     }
