@@ -124,7 +124,7 @@ mod tests {
     use std::cell::RefCell;
     use std::process::Command;
 
-    const SIZE: usize = 8 << 20;
+    const SIZE: usize = 4 << 20;
     const RANDOM: [u8; 32] = [0xA5; 32];
 
     enum Write {
@@ -175,8 +175,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let image = folder.path().join("image");
         File::create(&image).unwrap().set_len(SIZE as u64).unwrap();
-        let options = ["-q", "-F", "-t", "ext4", "-b", "4096", "-O", features];
-        let options = options.into_iter().chain(["-E", "lazy_itable_init=0,nodiscard", "-J", "size=4"]);
+        let options = ["-q", "-F", "-t", "ext4", "-b", "1024", "-O", features];
+        let options = options.into_iter().chain(["-E", "lazy_itable_init=0,nodiscard", "-J", "size=1"]);
         let path = "/usr/sbin:/sbin:/usr/bin:/bin";
         assert!(
             Command::new("mke2fs").env("PATH", path).args(options).arg(&image).status().unwrap().success()
