@@ -1,5 +1,10 @@
 //! What the CPU speeds up.
 
+use std::fmt;
+
+use crate::descriptor::AesClaim;
+use crate::machine::{Machine, read_at_most};
+
 /// Whether AES-GCM runs in hardware here: AES and carry-less multiplication.
 ///
 /// On ARM64 these are the ARMv8 AES and PMULL instructions, which the kernel reports in `AT_HWCAP`; a Raspberry
@@ -26,6 +31,21 @@ impl Aes {
         if hardware { Self::Hardware } else { Self::Software }
     }
 
+    /// What the kernel told this process of an ARM64 CPU (`AT_HWCAP` in `/proc/self/auxv`); `None` where it says
+    /// nothing. The recorded boards of the tests are read so; on the machine that runs us it is what
+    /// [`detect`](Self::detect) says.
+    pub fn from_hwcap(machine: &Machine) -> Option<Self> {
+        const AT_HWCAP: u64 = 16;
+        const AES: u64 = 1 << 3;
+        const PMULL: u64 = 1 << 4;
+        let vector = read_at_most(&machine.proc.join("self/auxv"), 4096).ok()?;
+        let (words, _) = vector.as_chunks();
+        let words = words.iter().map(|word| u64::from_ne_bytes(*word)).collect::<Vec<_>>();
+        // Pairs of key and value.
+        let bits = words.chunks_exact(2).find(|pair| pair[0] == AT_HWCAP)?[1];
+        Some(if bits & AES != 0 && bits & PMULL != 0 { Self::Hardware } else { Self::Software })
+    }
+
     /// `hw` or `sw`, as logs and stage lines say it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -34,6 +54,43 @@ impl Aes {
         }
     }
 }
+
+/// The CPU and the board's descriptor disagree. The CPU is believed: ring asks it too.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Mismatch {
+    /// What the descriptor says.
+    pub claim: AesClaim,
+    /// What the CPU has.
+    pub found: Aes,
+}
+
+/// Compares what the CPU has with what the descriptor says.
+pub const fn check(claim: AesClaim, found: Aes) -> Result<(), Mismatch> {
+    match (claim, found) {
+        (AesClaim::Probe, _) | (AesClaim::Present, Aes::Hardware) | (AesClaim::Absent, Aes::Software) => {
+            Ok(())
+        }
+        (AesClaim::Present, Aes::Software) | (AesClaim::Absent, Aes::Hardware) => {
+            Err(Mismatch { claim, found })
+        }
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (has, word, suite) = match self.found {
+            Aes::Hardware => ("has", "present", "AES-GCM"),
+            Aes::Software => ("lacks", "absent", "ChaCha20-Poly1305"),
+        };
+        write!(
+            f,
+            "this CPU {has} AES instructions (AT_HWCAP), other than the board's descriptor says; {suite} will be \
+             preferred; write aes = \"{word}\" or \"probe\" in [cpu] if this is the board"
+        )
+    }
+}
+
+impl std::error::Error for Mismatch {}
 
 #[cfg(test)]
 mod tests {
