@@ -33,6 +33,19 @@ pub(crate) fn text(command: &mut Command) -> Result<String> {
     Ok(text.trim_end().to_owned())
 }
 
+/// As [`output`], with what it says on standard error passed on while it runs.
+pub(crate) fn piped(command: &mut Command) -> Result<Vec<u8>> {
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("{} does not run", name(command.get_program())))?;
+    if !output.status.success() {
+        bail!("{} failed: {}", describe(command), output.status);
+    }
+    Ok(output.stdout)
+}
+
 /// Runs `command` with its talk on our standard error, for what takes minutes.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command

@@ -1,4 +1,4 @@
-//! A whole disk as a file: what the factory writes to a card, an eMMC or an NVMe, and what an emulated box starts from.
+//! A whole disk as a file: what the factory writes to a card, an on-board flash or an SSD, and what an emulated box starts from.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

@@ -96,7 +96,7 @@ mod tests {
     fn files() -> Files {
         let mut files = Files::new();
         files.insert(SELECTOR.into(), vec![1; 40_000]);
-        files.insert(RESCUE.into(), (0..3_000_000_u32).map(|byte| byte as u8).collect());
+        files.insert(RESCUE.into(), (0..=255).cycle().take(3_000_000).collect());
         files.insert(format!("{SEED}/settings.toml"), b"mode = \"observe\"\n".to_vec());
         files.insert(format!("{SEED}/certificates/mail.example.net chain.pem"), b"PEM".to_vec());
         files

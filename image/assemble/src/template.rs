@@ -9,7 +9,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::command;
 
@@ -91,36 +91,39 @@ fn to_list(image: &[u8]) -> Vec<u8> {
 fn append(list: &mut Vec<u8>, image: &[u8], run: Option<(usize, usize)>) {
     let Some((start, end)) = run else { return };
     list.extend_from_slice(&(start as u64).to_le_bytes());
-    // The whole image is far below 4 GiB.
-    list.extend_from_slice(&((end - start) as u32).to_le_bytes());
-    list.extend_from_slice(image.get(start..end).unwrap_or_default());
-}
-
-/// The image that a list stands for, `size` bytes long.
-pub(crate) fn from_list(list: &[u8], size: usize) -> Result<Vec<u8>> {
-    let mut image = vec![0; size];
-    let mut rest = list;
-    while !rest.is_empty() {
-        let (offset, after) = rest.split_first_chunk::<8>().context("the list ends within an offset")?;
-        let (length, after) = after.split_first_chunk::<4>().context("the list ends within a length")?;
-        let (offset, length) =
-            (usize::try_from(u64::from_le_bytes(*offset))?, u32::from_le_bytes(*length) as usize);
-        let bytes = after.get(..length).context("the list ends within a block")?;
-        let place = offset.checked_add(length).and_then(|end| image.get_mut(offset..end));
-        place
-            .with_context(|| format!("a block lies outside the file system, at {offset}"))?
-            .copy_from_slice(bytes);
-        rest = after.get(length..).unwrap_or_default();
-    }
-    ensure!(!list.is_empty(), "the list is empty");
-    Ok(image)
+    let bytes = image.get(start..end).unwrap_or_default();
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX); // the whole image is 64 MiB
+    list.extend_from_slice(&length.to_le_bytes());
+    list.extend_from_slice(bytes);
 }
 
 #[cfg(test)]
 mod tests {
+    use anyhow::ensure;
+
     use super::*;
 
-    /// Run by hand or by `e2fsck`: the independent reader.
+    /// The image that a list stands for, `size` bytes long.
+    fn from_list(list: &[u8], size: usize) -> Result<Vec<u8>> {
+        let mut image = vec![0; size];
+        let mut rest = list;
+        while !rest.is_empty() {
+            let (offset, after) = rest.split_first_chunk::<8>().context("the list ends within an offset")?;
+            let (length, after) = after.split_first_chunk::<4>().context("the list ends within a length")?;
+            let (offset, length) =
+                (usize::try_from(u64::from_le_bytes(*offset))?, u32::from_le_bytes(*length) as usize);
+            let bytes = after.get(..length).context("the list ends within a block")?;
+            let place = offset.checked_add(length).and_then(|end| image.get_mut(offset..end));
+            place
+                .with_context(|| format!("a block lies outside the file system, at {offset}"))?
+                .copy_from_slice(bytes);
+            rest = after.get(length..).unwrap_or_default();
+        }
+        ensure!(!list.is_empty(), "the list is empty");
+        Ok(image)
+    }
+
+    /// An independent reader.
     fn fsck(image: &Path) {
         let status =
             Command::new(command::find("e2fsck").unwrap()).args(["-fn"]).arg(image).output().unwrap();
@@ -135,7 +138,7 @@ mod tests {
         std::thread::sleep(std::time::Duration::from_millis(1100)); // no time in it
         assert!(list == make(folder.path()).unwrap());
         let image = folder.path().join("back");
-        std::fs::write(&image, from_list(&list, SIZE as usize).unwrap()).unwrap();
+        std::fs::write(&image, from_list(&list, usize::try_from(SIZE).unwrap()).unwrap()).unwrap();
         fsck(&image);
         let shown = Command::new(command::find("dumpe2fs").unwrap()).arg("-h").arg(&image).output().unwrap();
         let shown = String::from_utf8(shown.stdout).unwrap();
