@@ -45,7 +45,7 @@ impl Fragments {
     fn parse(files: &[(String, String)]) -> Result<Self> {
         let mut fragments = Self { text: String::new(), options: BTreeMap::new() };
         for (name, text) in files {
-            fragments.text += &format!("# {name}\n{text}\n");
+            fragments.text.extend(["# ", name, "\n", text, "\n"]);
             for (number, line) in (1..).zip(text.lines()) {
                 let line = line.trim();
                 if line.is_empty() || line.starts_with('#') {
