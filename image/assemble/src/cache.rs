@@ -4,6 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 /// The folder for all of it: `${XDG_CACHE_HOME:-$HOME/.cache}/postern/image`.
 pub(crate) fn folder() -> Result<PathBuf> {
@@ -24,17 +25,26 @@ pub(crate) fn make(folder: &Path) -> Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-/// While this lives, no other `assemble` touches what `path` guards. The lock falls with the process, however it ends.
+/// While this lives, no other `assemble` touches what the lock guards.
+///
+/// Programs that we start hold it as well: if we are killed, a compiler may go on for a while, and nobody else may begin
+/// before the last of them is gone.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure, and the lock falls with the last process that has it.
+        let _ = self.file.unlock();
+    }
 }
 
 impl Lock {
     /// Takes the lock file at `path`, waiting for whoever has it, and saying that it waits.
     pub(crate) fn take(path: &Path) -> Result<Self> {
-        let file = File::options().create(true).append(true).open(path);
-        let file = file.with_context(|| format!("cannot open the lock {}", path.display()))?;
+        let file = inherited(path).with_context(|| format!("cannot open the lock {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -45,8 +55,15 @@ impl Lock {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));
             }
         }
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
+}
+
+/// Opens a file that the programs we start have open too.
+fn inherited(path: &Path) -> Result<File> {
+    let file = File::options().create(true).append(true).open(path)?;
+    fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(file)
 }
 
 /// Writes a file that others may be reading: whole, then renamed into place. Keeps the old one if nothing changed.
@@ -80,5 +97,19 @@ mod tests {
         assert!(!waiting.is_finished());
         drop(first);
         waiting.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_build_started_still_holds_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let lock = inherited(&path).unwrap();
+        lock.lock().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        drop(lock); // as if we were killed: closed, not unlocked
+        assert!(File::open(&path).unwrap().try_lock().is_err());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(File::open(&path).unwrap().try_lock().is_ok());
     }
 }
