@@ -69,7 +69,7 @@ impl Read for Endpoint {
 }
 
 /// A name of one label or more, none of them all digits at the end (that would be a broken IPv4 address).
-fn host_name(text: &str) -> Option<String> {
+pub(crate) fn host_name(text: &str) -> Option<String> {
     let last = text.rsplit('.').next().unwrap_or_default();
     if last.bytes().all(|b| b.is_ascii_digit()) {
         return None;

@@ -15,8 +15,8 @@ use crate::host::Places;
 use crate::reader::{Entry, Mistake, Report, Table};
 use crate::route::{RawRoutes, Routes};
 use crate::{
-    Abuse, Alerts, Backend, Control, Dns, Events, Geo, Host, Limits, Listen, Log, Metrics, Submission, Tls,
-    check, rules,
+    Abuse, Alerts, Backend, Control, Dns, Events, Geo, Host, Limits, Listen, Log, Metrics, Network,
+    Submission, Tls, check, rules,
 };
 
 /// Everything a box is told. Plain values: whoever holds one knows that it holds together.
@@ -50,6 +50,8 @@ pub struct Settings {
     pub geo: Geo,
     /// `[dns]`.
     pub dns: Dns,
+    /// `[network]`; of use on the box alone.
+    pub network: Network,
     /// `[log]`.
     pub log: Log,
     /// `[metrics]`.
@@ -137,6 +139,7 @@ impl Settings {
         let alerts = table.section("alerts", Alerts::read);
         let geo = table.section("geo", Geo::read);
         let dns = table.section("dns", Dns::read);
+        let network = table.section("network", Network::read);
         let log = table.section("log", Log::read);
         let metrics = table.section("metrics", Metrics::read);
         let control = table.section("control", Control::read);
@@ -165,6 +168,7 @@ impl Settings {
             alerts,
             geo,
             dns,
+            network,
             log,
             metrics,
             control,
@@ -235,7 +239,7 @@ fn bad_account(entry: &Entry<'_>, twice: bool) -> Mistake {
 }
 
 /// A mistake of the TOML itself, in the parser's words.
-fn syntax(text: &str, error: &toml::de::Error) -> Mistake {
+pub(crate) fn syntax(text: &str, error: &toml::de::Error) -> Mistake {
     let span = error.span().unwrap_or(text.len()..text.len());
     let what = error.message().lines().collect::<Vec<_>>().join(", ");
     let mend = "write it as TOML has it: key = value, texts in double quotes, sections in [ ]".to_owned();
