@@ -3,27 +3,34 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use gateway::process;
+use gateway::{export, process};
 
 const HELP: &str = "\
 Usage: gateway --settings FILE [--workers N]
+       gateway --settings FILE | --data DIR --export
 
 Serves mail clients as FILE says. Prints one JSON line with its addresses on standard output once it serves,
 and logs on standard error. SIGHUP reads the settings and certificates again, SIGTERM and SIGINT drain and stop.
 
   --settings FILE  the settings document (see the commented example beside the settings crate)
   --workers N      worker threads; default: one for each processor
+  --export         serves nobody: prints the device database as `postern export` does, and ends
+  --data DIR       where the device database is, instead of [box] data
 
 Exit codes: 0 stopped as asked, 1 could not start or failed, 2 wrong usage.
 ";
 
 fn main() -> ExitCode {
     let mut settings: Option<PathBuf> = None;
+    let mut data: Option<PathBuf> = None;
     let mut workers: Option<usize> = None;
+    let mut is_export = false;
     let mut arguments = std::env::args_os().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.to_str() {
             Some("--settings") => settings = arguments.next().map(PathBuf::from),
+            Some("--data") => data = arguments.next().map(PathBuf::from),
+            Some("--export") => is_export = true,
             Some("--workers") => {
                 match arguments.next().and_then(|n| n.to_str()?.parse().ok()).filter(|n| *n > 0) {
                     Some(number) => workers = Some(number),
@@ -36,6 +43,15 @@ fn main() -> ExitCode {
             }
             _ => return usage(&format!("unknown argument {}", argument.display())),
         }
+    }
+    if is_export {
+        return match export::run(settings.as_deref(), data) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("gateway: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let Some(settings) = settings else { return usage("--settings FILE is missing") };
     let mut builder = tokio::runtime::Builder::new_multi_thread();
