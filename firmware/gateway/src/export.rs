@@ -30,11 +30,15 @@ pub fn run(settings: Option<&Path>, data: Option<PathBuf>) -> anyhow::Result<()>
     let (folder, keys) = (data.join("devices"), data.join("keys"));
     // Opening would make a new one, and an operator who mistook the folder would take it for the old one.
     if !folder.exists() && !keys.exists() {
-        bail!("there is no device database in {}: give the folder that holds `devices` and `keys`", data.display());
+        bail!(
+            "there is no device database in {}: give the folder that holds `devices` and `keys`",
+            data.display()
+        );
     }
     let opened = Store::open(&folder, &keys);
-    let (store, report) = opened
-        .with_context(|| format!("cannot open the device database in {}; does a gateway run on it?", data.display()))?;
+    let (store, report) = opened.with_context(|| {
+        format!("cannot open the device database in {}; does a gateway run on it?", data.display())
+    })?;
     if report.is_alarming() {
         eprintln!("gateway: the device database was recovered: {}", process::alarm(&report));
     }
