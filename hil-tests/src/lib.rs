@@ -11,6 +11,7 @@ pub mod balancer;
 pub mod bench;
 pub mod certificate;
 pub mod client;
+pub mod cuts;
 pub mod demo;
 pub mod devices;
 pub mod dovecot;
