@@ -114,6 +114,11 @@ pub struct DeviceTree {
     /// Nodes that the emulator does not have, or that disturb it.
     #[serde(default)]
     pub disable: Vec<String>,
+    /// Properties that name what the emulator does not have: node and property.
+    #[serde(default)]
+    pub delete: Vec<(String, String)>,
+    /// The console that the board's own firmware would name (`stdout-path`), where the tree names another.
+    pub stdout: Option<String>,
 }
 
 /// Where an emulated disk sits.

@@ -21,15 +21,31 @@ pub(crate) fn prepare(tree: &DeviceTree, workshop: &Workshop) -> Result<PathBuf>
     let copy = workshop.file("board.dtb");
     fs::copy(&original, &copy).with_context(|| format!("cannot copy {}", original.display()))?;
     for node in &tree.disable {
-        let status = Command::new("fdtput")
-            .args(["-t", "s"])
-            .arg(&copy)
-            .args([node, "status", "disabled"])
-            .status()
-            .context("fdtput does not run; it is in the package device-tree-compiler")?;
-        ensure!(status.success(), "fdtput cannot disable {node} in {}", tree.file);
+        put(&copy, node, "status", "disabled")?;
+    }
+    for (node, property) in &tree.delete {
+        fdtput(&["-d"], &copy, &[node, property])?;
+    }
+    if let Some(stdout) = &tree.stdout {
+        put(&copy, "/chosen", "stdout-path", stdout)?;
     }
     Ok(copy)
+}
+
+/// Sets a property of a node.
+fn put(tree: &Path, node: &str, property: &str, value: &str) -> Result<()> {
+    fdtput(&["-t", "s"], tree, &[node, property, value])
+}
+
+fn fdtput(options: &[&str], tree: &Path, words: &[&str]) -> Result<()> {
+    let status = Command::new("fdtput")
+        .args(options)
+        .arg(tree)
+        .args(words)
+        .status()
+        .context("fdtput does not run; it is in the package device-tree-compiler")?;
+    ensure!(status.success(), "fdtput {} {} failed", options.join(" "), words.join(" "));
+    Ok(())
 }
 
 /// A file of the package, from the cache if it is there.
