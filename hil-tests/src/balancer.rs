@@ -32,14 +32,30 @@ impl Balancer {
     }
 }
 
+/// Passes what comes to `listener` on to `target`, adding nothing, for as long as the process lives.
+pub fn pass_on(listener: TcpListener, target: SocketAddr) {
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let _ =
+                    TcpStream::connect(target).map_err(Into::into).and_then(|server| relay(&client, &server));
+            });
+        }
+    });
+}
+
 fn pass(client: &TcpStream, target: SocketAddr, source: SocketAddr) -> Result<()> {
     let mut server = TcpStream::connect(target)?;
+    server.write_all(proxy_header(source, target).as_bytes())?;
+    relay(client, &server)
+}
+
+fn relay(client: &TcpStream, server: &TcpStream) -> Result<()> {
     server.set_nodelay(true)?;
     client.set_nodelay(true)?;
-    server.write_all(proxy_header(source, target).as_bytes())?;
     let back = (server.try_clone()?, client.try_clone()?);
     let other = thread::spawn(move || copy(&back.0, &back.1));
-    copy(client, &server);
+    copy(client, server);
     let _ = other.join();
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use hil_tests::rig::fake::{self, FakeBenchArgs};
 use hil_tests::{bench, demo, suite};
 
 /// Runs, tests and measures Postern on this machine.
@@ -38,6 +39,9 @@ enum Task {
     /// The bench's fake mail server.
     #[command(hide = true)]
     BenchBackend,
+    /// A bench without hardware: pseudo-terminals around an emulated board.
+    #[command(hide = true)]
+    FakeBench(FakeBenchArgs),
     /// The bench's bare TLS pump.
     #[command(hide = true)]
     BenchPump(bench::pump::PumpArgs),
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         Task::Test { quick } => suite::run_all(suite::Options { quick }),
         Task::Bench(args) => bench::run(&args),
         Task::BenchBackend => bench::run_backend(),
+        Task::FakeBench(args) => fake::run(&args),
         Task::BenchPump(args) => bench::run_pump(&args),
     };
     match outcome {

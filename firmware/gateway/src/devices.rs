@@ -575,6 +575,7 @@ fn storage(error: &store::StoreError) -> ControlError {
         | E::Io(_)
         | E::Damaged(_)
         | E::Lost(_)
+        | E::InUse
         | E::Symlink(_)
         | E::Keys(_)
         | E::Closed => {}

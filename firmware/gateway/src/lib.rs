@@ -12,6 +12,7 @@ pub mod devices;
 pub mod dial;
 pub mod event;
 pub mod event_text;
+pub mod export;
 pub mod gateway;
 pub mod geo;
 pub mod http_client;

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use gateway::export;
 use gateway::gateway::NotInForce;
 use gateway::process::{self, Source};
 use settings::Places;
 
 const HELP: &str = "\
 Usage: gateway --settings FILE [--data DIR] [--control SOCKET] [--workers N]
+       gateway --settings FILE | --data DIR --export
 
 Serves mail clients as FILE says. Prints one JSON line with its addresses on standard output once it serves,
 and logs on standard error. SIGHUP reads the settings and certificates again, SIGTERM and SIGINT drain and stop.
@@ -17,6 +19,7 @@ and logs on standard error. SIGHUP reads the settings and certificates again, SI
   --data DIR       where the device database is, instead of [box] data
   --control SOCKET where `postern` and the consoles ask, instead of [control] socket
   --workers N      worker threads; default: one for each processor
+  --export         serves nobody: prints the device database as `postern export` does, and ends
 
 Under systemd, or init on the box, it takes the listening sockets of LISTEN_FDS, says when it is ready and that it is
 alive (sd_notify).
@@ -31,10 +34,12 @@ fn main() -> ExitCode {
     let mut settings: Option<PathBuf> = None;
     let mut workers: Option<usize> = None;
     let mut places = Places::default();
+    let mut is_export = false;
     let mut arguments = std::env::args_os().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.to_str() {
             Some("--settings") => settings = arguments.next().map(PathBuf::from),
+            Some("--export") => is_export = true,
             Some("--workers") => {
                 match arguments.next().and_then(|n| n.to_str()?.parse().ok()).filter(|n| *n > 0) {
                     Some(number) => workers = Some(number),
@@ -49,6 +54,15 @@ fn main() -> ExitCode {
             }
             _ => return usage(&format!("unknown argument {}", argument.display())),
         }
+    }
+    if is_export {
+        return match export::run(settings.as_deref(), places.data) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("gateway: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let Some(file) = settings else { return usage("--settings FILE is missing") };
     let mut builder = tokio::runtime::Builder::new_multi_thread();

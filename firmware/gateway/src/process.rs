@@ -181,7 +181,7 @@ fn bind_all(wanted: Vec<Listener>) -> io::Result<Vec<Bound>> {
 }
 
 /// What recovery had to do, in one line.
-fn alarm(report: &OpenReport) -> String {
+pub(crate) fn alarm(report: &OpenReport) -> String {
     let rebuilt = report.rebuilt.iter().map(|why| format!("rebuilt from its safety copies: {why}"));
     let lost = report.lost.iter().map(|what| format!("lost: {what}"));
     let read_only = report.read_only.iter().map(|why| format!("read-only: {why}"));

@@ -22,6 +22,9 @@ pub enum StoreError {
     /// of an empty database: put the folder back, or import an export.
     #[error("the device database is lost: {0}")]
     Lost(String),
+    /// Another process has it open: a gateway that serves, or an export. Opening would mend what that one is writing.
+    #[error("another process has the device database open")]
+    InUse,
     /// Somebody put a symbolic link where the database keeps its files.
     #[error("{0} is a symbolic link: refused")]
     Symlink(String),

@@ -1,6 +1,6 @@
 //! Files that are whole or absent, folders whose entries last, and room left on the disk.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -58,6 +58,17 @@ pub(crate) fn ensure_folder(folder: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Takes a folder for this process alone, until what is returned is dropped or the process ends.
+pub(crate) fn lock(folder: &Path) -> Result<File, StoreError> {
+    // The folder itself, not a file in it: a full disk must not keep anybody from opening what is there.
+    let taken = File::open(folder).map_err(|error| StoreError::io(folder, &error))?;
+    match taken.try_lock() {
+        Ok(()) => Ok(taken),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse),
+        Err(TryLockError::Error(error)) => Err(StoreError::io(folder, &error)),
+    }
 }
 
 /// Refuses symbolic links at `path` and, if it is a folder, anywhere below it.

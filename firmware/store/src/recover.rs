@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::{Engine, Meta, Sled};
 use crate::error::StoreError;
 use crate::export::{self, Export, Records};
-use crate::file::{ensure_folder, refuse_links, sync_folder};
+use crate::file::sync_folder;
 use crate::key::{self, Kind};
 use crate::keys::random_id;
 use crate::record::{self, KeyValue};
@@ -66,10 +66,8 @@ pub(crate) struct Opened {
     pub(crate) report: OpenReport,
 }
 
-/// Opens the database in `folder`. `known`: the database the key file has served, if any.
+/// Opens the database in `folder`, which is there and ours alone. `known`: the database the key file has served, if any.
 pub(crate) fn open(folder: &Path, known: Option<[u8; 16]>) -> Result<Opened, StoreError> {
-    refuse_links(folder)?;
-    ensure_folder(folder)?;
     remove_leftovers(folder)?;
     let history = History::read(folder);
     let generation = generations(folder).last().map(|(number, _)| *number);

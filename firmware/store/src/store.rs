@@ -1,6 +1,7 @@
 //! The device database as the gateway sees it.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{BufRead, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -20,7 +21,7 @@ use crate::devices::{self, Listing, Noted, Recorded, Success, effective};
 use crate::engine::{Engine, damaged};
 use crate::error::StoreError;
 use crate::export;
-use crate::file::{free_space, size_of_folder};
+use crate::file::{ensure_folder, free_space, lock, refuse_links, size_of_folder};
 use crate::key::{Kind, Place};
 use crate::keys::Keys;
 use crate::portable::{self, Imported};
@@ -40,6 +41,8 @@ pub struct Store {
     /// Octets that stay free on the disk: [`Options::reserve`].
     reserve: u64,
     strangers: Strangers,
+    /// Keeps other processes out; the last to be dropped.
+    _lock: File,
 }
 
 /// What the database knows about a login that is about to be decided.
@@ -107,6 +110,10 @@ impl Store {
         if std::fs::symlink_metadata(keys).is_err() && recover::exists(folder) {
             return Err(StoreError::Keys("missing, though the database is there: put it back".to_owned()));
         }
+        refuse_links(folder)?;
+        ensure_folder(folder)?;
+        // sled's own lock comes too late: whoever does not get it would take the database for a broken one and mend it.
+        let lock = lock(folder)?;
         let mut keys = Keys::open(keys)?;
         let mut opened = recover::open(folder, keys.database)?;
         if keys.database != Some(opened.meta.database) {
@@ -128,6 +135,7 @@ impl Store {
             writer: Some(writer),
             reserve,
             strangers: Strangers::default(),
+            _lock: lock,
         };
         Ok((store, report))
     }

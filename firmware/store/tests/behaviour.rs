@@ -431,6 +431,18 @@ fn another_databases_keys_are_refused() {
 }
 
 #[test]
+fn a_database_in_use_is_left_alone() {
+    let home = Box_::new();
+    let store = home.open();
+    approved(&store, ANN, "phone");
+    assert_eq!(home.try_open().err(), Some(StoreError::InUse));
+    // Whoever came second changed nothing: the first one goes on, and what it says is there.
+    approved(&store, ANN, "tablet");
+    drop(store);
+    assert_eq!(home.open().list(ANN).unwrap().devices.len(), 2);
+}
+
+#[test]
 fn oversized_things_are_refused_or_cut() {
     let home = Box_::new();
     let store = home.open();
