@@ -3,12 +3,18 @@
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc::O_NONBLOCK;
 
 /// A record and its dictionary are no longer than this; the kernel refuses a smaller buffer.
 const RECORD: usize = 8192;
+
+/// A thread of the kernel writes the record, a moment after the end itself is known; so often it is looked for.
+const LOOKS: u32 = 10;
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The audit record of a filter that ended a process (linux/audit.h, `AUDIT_SECCOMP`).
 const SECCOMP: &str = "type=1326";
@@ -26,6 +32,16 @@ impl KernelLog {
 
     /// The last system call that a filter refused since the last look, by its number. Allocates nothing.
     pub(crate) fn refused_system_call(&mut self) -> Option<u32> {
+        for _ in 0..LOOKS {
+            if let Some(found) = self.look() {
+                return Some(found);
+            }
+            thread::sleep(LOOK);
+        }
+        None
+    }
+
+    fn look(&mut self) -> Option<u32> {
         let log = self.0.as_mut()?;
         let (mut buffer, mut found) = ([0; RECORD], None);
         loop {

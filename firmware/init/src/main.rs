@@ -43,6 +43,7 @@ use board::watchdog::Watchdog;
 use board::{Machine, detect, disk, hwrng};
 
 use console::{now, say};
+use kmsg::KernelLog;
 use reboot::fatal;
 use release::{Release, secure_boot};
 use run::FEEDS;
@@ -111,10 +112,11 @@ fn start() -> ! {
     console::stage("data", &[("mode", &data.mode), ("reason", &data.reason)]);
     feed();
     let units = run::prepare(memory()).unwrap_or_else(|error| fatal(&error));
+    let log = KernelLog::open();
     if let Err(error) = kernel::keep_only(&service::OWN) {
         say!("process 1 keeps all capabilities: {}", error.desc());
     }
-    match run::Init::new(units, boot, watchdog, light) {
+    match run::Init::new(units, boot, watchdog, light, log) {
         Ok(init) => init.run(),
         Err(error) => fatal(&format_args!("the loop cannot be set up: {error}")),
     }

@@ -84,6 +84,7 @@ impl Init {
         boot: Boot,
         watchdog: Option<Watchdog>,
         light: Light,
+        log: KernelLog,
     ) -> io::Result<Self> {
         let mut wanted = SigSet::empty();
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
@@ -112,7 +113,7 @@ impl Init {
             boot,
             epoll,
             signals,
-            log: KernelLog::open(),
+            log,
             serving: false,
             served: false,
             ending: None,

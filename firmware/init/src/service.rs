@@ -20,7 +20,7 @@ pub(crate) struct Service {
     pub(crate) uid: u32,
     /// Capabilities it keeps.
     pub(crate) capabilities: &'static [Capability],
-    /// What it sees of the file system, besides its executable, `/proc`, `/dev/null` and `/dev/urandom`.
+    /// What it sees of the file system, besides its executable, its `/proc` and three devices.
     pub(crate) places: &'static [Place],
     /// Whether the listening sockets are passed to it.
     pub(crate) listens: bool,

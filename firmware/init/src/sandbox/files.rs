@@ -9,6 +9,7 @@ use landlock::{
 };
 
 use super::Failure;
+use super::root::DEVICES;
 use crate::kernel;
 use crate::service::{Access, Place, Service};
 
@@ -66,8 +67,9 @@ fn rules(
     let mut ruleset = ruleset.create()?;
     ruleset = allow(ruleset, service.program, AccessFs::Execute | AccessFs::ReadFile)?;
     ruleset = allow(ruleset, "/proc", read)?;
-    ruleset = allow(ruleset, "/dev/null", AccessFs::ReadFile | AccessFs::WriteFile)?;
-    ruleset = allow(ruleset, "/dev/urandom", AccessFs::ReadFile.into())?;
+    for device in DEVICES {
+        ruleset = allow(ruleset, device, AccessFs::ReadFile | AccessFs::WriteFile)?;
+    }
     for place in places {
         let access = match place.access {
             Access::Read => read,

@@ -19,6 +19,9 @@ const SITE: &str = "/tmp";
 /// The notification socket's name inside.
 const NOTIFY: &str = "/run/notify";
 
+/// The devices of every service.
+pub(super) const DEVICES: [&str; 3] = ["/dev/null", "/dev/random", "/dev/urandom"];
+
 /// What of the box's own tree is mounted below `/`; all of it goes.
 const OLD: [&str; 5] = ["/dev", "/proc", "/sys", "/data", "/run"];
 
@@ -35,7 +38,7 @@ pub(super) fn build(service: &Service, places: &[Place]) -> Result<(), Failure> 
     let program = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     show(service.program, service.program, program).map_err(step("show the executable"))?;
     let node = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    for device in ["/dev/null", "/dev/urandom"] {
+    for device in DEVICES {
         show(device, device, node).map_err(step("show a device"))?;
     }
     // Shows this namespace's processes, so itself alone; settings of the kernel only to those who have a place there.
