@@ -116,6 +116,8 @@ fn from_partition(disk: &Disk, feed: &dyn Fn()) -> Result<(Mode, String), String
     let (mode, reason) = match content {
         Content::Blank => {
             create(&device, feed).map_err(|error| format!("{name} cannot be set up: {error}"))?;
+            // The kernel lets nobody write to what is mounted.
+            drop(device);
             mount::data(partition).map_err(|error| format!("{name} cannot be mounted: {}", error.desc()))?;
             (Mode::Created, String::new())
         }

@@ -10,6 +10,7 @@ mod bench;
 mod console;
 mod data;
 mod kernel;
+mod kmsg;
 mod mount;
 mod network;
 mod notify;

@@ -17,6 +17,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::sethostname;
 
 use crate::console::{self, now, say, say_as};
+use crate::kmsg::KernelLog;
 use crate::notify::{self, Word};
 use crate::reboot::{End, fatal, halt};
 use crate::service::{SERVICES, TABLE};
@@ -63,6 +64,7 @@ pub(crate) struct Init {
     boot: Boot,
     epoll: Epoll,
     signals: SignalFd,
+    log: KernelLog,
     serving: bool,
     served: bool,
     ending: Option<End>,
@@ -110,6 +112,7 @@ impl Init {
             boot,
             epoll,
             signals,
+            log: KernelLog::open(),
             serving: false,
             served: false,
             ending: None,
@@ -401,7 +404,7 @@ impl Init {
                 .iter_mut()
                 .find(|unit| unit.process.as_ref().is_some_and(|process| Some(process.pid) == status.pid()));
             if let Some(unit) = unit {
-                unit.ended(now, status);
+                unit.ended(now, status, &mut self.log);
             }
         }
     }

@@ -11,6 +11,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, bi
 use nix::sys::wait::WaitStatus;
 
 use crate::console::{self, say, say_as};
+use crate::kmsg::KernelLog;
 use crate::sandbox::{Cgroup, Filter};
 use crate::service::Service;
 use crate::spawn::{self, Plan, Process};
@@ -99,7 +100,7 @@ impl Unit {
     }
 
     /// It ended.
-    pub(crate) fn ended(&mut self, now: Moment, status: WaitStatus) {
+    pub(crate) fn ended(&mut self, now: Moment, status: WaitStatus, log: &mut KernelLog) {
         self.read_output(now);
         let (cause, bad) = match status {
             WaitStatus::Exited(_, UNUSABLE_SETTINGS) => (Cause::Settings, true),
@@ -112,7 +113,11 @@ impl Unit {
         self.output = Output::default();
         self.process = None;
         self.state.exited(now, cause);
-        self.say("exited", Some(&Code(status)));
+        let refused = match status {
+            WaitStatus::Signaled(_, Signal::SIGSYS, _) => log.refused_system_call(),
+            _ => None,
+        };
+        self.say("exited", Some(&Code(status, refused)));
     }
 
     /// Sends it a signal, if it runs.
@@ -175,14 +180,17 @@ fn notify_socket(service: &Service) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// How a process ended: its exit code, or the signal's name.
-struct Code(WaitStatus);
+/// How a process ended: its exit code, or the signal's name, with the number of the system call that its list lacks.
+struct Code(WaitStatus, Option<u32>);
 
 impl Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             WaitStatus::Exited(_, code) => write!(f, "{code}"),
-            WaitStatus::Signaled(_, signal, _) => f.write_str(signal.as_str()),
+            WaitStatus::Signaled(_, signal, _) => {
+                f.write_str(signal.as_str())?;
+                self.1.map_or(Ok(()), |call| write!(f, ":{call}"))
+            }
             _ => f.write_str("?"),
         }
     }
@@ -271,7 +279,11 @@ mod tests {
     #[test]
     fn an_end_is_a_code_or_the_name_of_a_signal() {
         let pid = nix::unistd::Pid::from_raw(7);
-        assert_eq!(Code(WaitStatus::Exited(pid, 78)).to_string(), "78");
-        assert_eq!(Code(WaitStatus::Signaled(pid, Signal::SIGSYS, false)).to_string(), "SIGSYS");
+        assert_eq!(Code(WaitStatus::Exited(pid, 78), None).to_string(), "78");
+        assert_eq!(Code(WaitStatus::Signaled(pid, Signal::SIGKILL, false), None).to_string(), "SIGKILL");
+        assert_eq!(
+            Code(WaitStatus::Signaled(pid, Signal::SIGSYS, false), Some(278)).to_string(),
+            "SIGSYS:278"
+        );
     }
 }

@@ -64,7 +64,7 @@ pub(super) fn look(device: &File) -> io::Result<Content> {
     let mut start = vec![0; START];
     device.read_exact_at(&mut start, 0)?;
     let superblock = start.get(SUPERBLOCK..).and_then(|rest| rest.first_chunk::<LENGTH>());
-    if let Some(superblock) = superblock.and_then(|bytes| Superblock::parse(bytes)) {
+    if let Some(superblock) = superblock.and_then(Superblock::parse) {
         return Ok(Content::Ext4(superblock));
     }
     if start.starts_with(MARK) || start.iter().all(|byte| *byte == 0) {
@@ -145,5 +145,44 @@ impl Superblock {
 
     fn word(&self, at: usize) -> u32 {
         u32::from_le_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn on(bytes: &[(usize, &[u8])]) -> Content {
+        let mut image = vec![0; 256 << 10];
+        for (offset, bytes) in bytes {
+            image[*offset..*offset + bytes.len()].copy_from_slice(bytes);
+        }
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&image).unwrap();
+        look(&file).unwrap()
+    }
+
+    #[test]
+    fn nothing_and_what_was_begun_are_blank() {
+        assert!(matches!(on(&[]), Content::Blank));
+        assert!(matches!(on(&[(0, MARK), (4096, b"group descriptors")]), Content::Blank));
+    }
+
+    #[test]
+    fn what_others_left_is_not_ours() {
+        let (ntfs, lvm, btrfs) = (b"\xEBR\x90NTFS    ", b"LABELONE", b"_BHRfS_M");
+        for mark in [(0, &ntfs[..]), (512, &lvm[..]), (0x10040, &btrfs[..]), (4096, b"md")] {
+            assert!(matches!(on(&[mark]), Content::Foreign), "{mark:?}");
+        }
+    }
+
+    #[test]
+    fn errors_that_the_kernel_noted_are_seen() {
+        let (magic, errors) = (MAGIC.to_le_bytes(), [1u8 | 2, 0]);
+        let Content::Ext4(clean) = on(&[(SUPERBLOCK + at::MAGIC, &magic)]) else { panic!("not seen") };
+        let noted = on(&[(SUPERBLOCK + at::MAGIC, &magic), (SUPERBLOCK + at::STATE, &errors)]);
+        let Content::Ext4(noted) = noted else { panic!("not seen") };
+        assert!(!clean.has_errors() && noted.has_errors());
     }
 }

@@ -47,6 +47,8 @@ struct Uplink {
     link: Link,
     client: Option<Client>,
     lease: Option<Lease>,
+    /// Its usable addresses that were told of: the kernel tells of them again whenever a router does.
+    told: Vec<IpNet>,
 }
 
 impl<C: Clock> Daemon<C> {
@@ -155,6 +157,11 @@ impl<C: Clock> Daemon<C> {
                 self.heard.hear(&servers, now);
                 self.servers(now);
             }
+            Event::Removed(address) if index == Some(address.index) => {
+                if let Some(uplink) = &mut self.uplinked {
+                    uplink.told.retain(|told| *told != address.net);
+                }
+            }
             Event::Address(_) | Event::Removed(_) | Event::Servers(_) => {}
             Event::Missed => self.survey(now)?,
         }
@@ -218,7 +225,7 @@ impl<C: Clock> Daemon<C> {
         };
         let carrier = link.carrier;
         let (index, link) = (link.index, Link { carrier: false, ..link });
-        self.uplinked = Some(Uplink { link: link.clone(), client, lease: None });
+        self.uplinked = Some(Uplink { link: link.clone(), client, lease: None, told: Vec::new() });
         self.fix(index)?;
         for address in self.netlink.addresses(index)? {
             self.address(&address, now);
@@ -256,8 +263,8 @@ impl<C: Clock> Daemon<C> {
     /// Takes all IPv4 addresses but `keep` away.
     fn clear(&mut self, index: u32, keep: Option<IpNet>) -> io::Result<()> {
         for old in self.netlink.addresses(index)? {
-            if matches!(old.address, IpNet::V4(_)) && Some(old.address) != keep {
-                self.netlink.remove(index, old.address)?;
+            if matches!(old.net, IpNet::V4(_)) && Some(old.net) != keep {
+                self.netlink.remove(index, old.net)?;
             }
         }
         Ok(())
@@ -296,18 +303,20 @@ impl<C: Clock> Daemon<C> {
 
     /// An address of the chosen interface came.
     fn address(&mut self, address: &Address, now: Instant) {
-        let Some(uplink) = self.uplinked.as_ref().filter(|_| address.usable) else { return };
+        let news = |uplink: &&mut Uplink| address.usable && !uplink.told.contains(&address.net);
+        let Some(uplink) = self.uplinked.as_mut().filter(news) else { return };
         let fixed = [
-            matches!(self.settings.ipv4, Ipv4::Static { address: own, .. } if address.address == IpNet::V4(own)),
-            matches!(self.settings.ipv6, Ipv6::Static { address: own, .. } if address.address == IpNet::V6(own)),
+            matches!(self.settings.ipv4, Ipv4::Static { address: own, .. } if address.net == IpNet::V4(own)),
+            matches!(self.settings.ipv6, Ipv6::Static { address: own, .. } if address.net == IpNet::V6(own)),
         ];
-        let how = match address.address {
+        let how = match address.net {
             _ if fixed.contains(&true) => "static",
             IpNet::V6(_) => "slaac",
             IpNet::V4(_) => return, // told with its lease
         };
+        uplink.told.push(address.net);
         let name = &uplink.link.name;
-        self.report.stage(format!("network if={name} addr={} how={how}", address.address));
+        self.report.stage(format!("network if={name} addr={} how={how}", address.net));
         self.keeper.hurry(now);
     }
 
@@ -329,8 +338,8 @@ impl<C: Clock> Daemon<C> {
                     self.report.status(format!("the lease of {} cannot be used: {error}", lease.address));
                 }
                 self.servers(now);
-                self.report.stage(format!("network if={name} addr={} how=dhcp", lease.address));
                 if before.is_none_or(|before| before.address != lease.address) {
+                    self.report.stage(format!("network if={name} addr={} how=dhcp", lease.address));
                     self.keeper.hurry(now);
                 }
             }

@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, SocketHandle, SocketSet};
 use smoltcp::socket::dhcpv4;
 use smoltcp::time::{Duration as Span, Instant as Moment};
-use smoltcp::wire::{DhcpPacket, EthernetAddress, IpCidr};
+use smoltcp::wire::{DhcpOption, DhcpPacket, EthernetAddress, IpCidr};
 
 use super::link::is_host;
 use super::packet::Port;
@@ -57,6 +57,9 @@ pub(super) struct Client {
 /// Subnet mask, router, name servers, time servers (RFC 2132); no domain, no MTU, no routes: nothing of this would use
 /// them.
 const WANTED: &[u8] = &[1, 3, 6, 42];
+/// Two octets of padding each (RFC 2132 §3.1), which make the shortest message 300 octets long: relays may drop what is
+/// shorter than BOOTP had it (RFC 1542 §2.1), and smoltcp sends 263.
+const PADDING: &[DhcpOption<'static>] = &[DhcpOption { kind: 0, data: &[] }; 19];
 const SHORTEST: u64 = 4;
 const LONGEST: u64 = 64;
 
@@ -67,6 +70,7 @@ impl Client {
         let interface = Interface::new(config, &mut port, Moment::ZERO);
         let mut socket = dhcpv4::Socket::new();
         socket.set_parameter_request_list(WANTED);
+        socket.set_outgoing_options(PADDING);
         // Kept for ever: smoltcp wants to borrow it, and an interface of a board does not come and go often. It holds the
         // largest answer that fits a frame.
         socket.set_receive_packet_buffer(Box::leak(Box::new([0; 1500])));
@@ -126,7 +130,7 @@ impl Client {
     fn change(&mut self) -> Option<Change> {
         let event = self.sockets.get_mut::<dhcpv4::Socket<'_>>(self.handle).poll()?;
         let dhcpv4::Event::Configured(config) = event else {
-            self.interface.update_ip_addrs(|addresses| addresses.clear());
+            self.interface.update_ip_addrs(|addresses| addresses.truncate(0));
             self.interface.routes_mut().remove_default_ipv4_route();
             return std::mem::take(&mut self.leased).then_some(Change::Lost);
         };
@@ -136,7 +140,7 @@ impl Client {
         let seconds = options.map_or(DEFAULT_SECONDS, seconds);
         let list = |kind| options.map(|packet| addresses(packet, kind, MOST)).unwrap_or_default();
         let (dns, ntp) = (list(NAME_SERVERS), list(TIME_SERVERS));
-        let net = Ipv4Net::new(address.address(), address.prefix_len()).ok().filter(sound);
+        let net = Ipv4Net::new(address.address(), address.prefix_len()).ok().filter(|net| sound(*net));
         let Some(net) = net else {
             // Such a lease would do harm; asking again is as good as anything, and the port keeps it slow.
             self.socket().reset();
@@ -198,7 +202,7 @@ fn seconds(packet: &DhcpPacket<&[u8]>) -> u32 {
 }
 
 /// Whether a box can live under such an address.
-fn sound(net: &Ipv4Net) -> bool {
+fn sound(net: Ipv4Net) -> bool {
     let edge = net.prefix_len() < 31 && (net.addr() == net.network() || net.addr() == net.broadcast());
     is_host(IpAddr::V4(net.addr())) && net.prefix_len() >= 8 && !edge
 }

@@ -48,7 +48,10 @@ pub(super) fn judge(samples: &[Sample], asked: usize, floor: u64, now: Duration)
     let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
     let floor = i64::try_from(floor).unwrap_or(i64::MAX).saturating_mul(1_000_000);
     let late = |sample: &&Sample| now.saturating_add(sample.offset) >= floor;
-    let credible = samples.iter().filter(late).copied().collect::<Vec<_>>();
+    let mut credible = samples.iter().filter(late).copied().collect::<Vec<_>>();
+    // Two names of one server are one opinion.
+    credible.sort_by_key(|sample| (sample.server, sample.error));
+    credible.dedup_by_key(|sample| sample.server);
     if credible.is_empty() {
         return Judgement::TooEarly;
     }
@@ -73,7 +76,7 @@ mod tests {
 
     use super::*;
 
-    const NOW: Duration = Duration::from_secs(1_800_000_000);
+    const NOW: Duration = Duration::from_hours(500_000);
     const FLOOR: u64 = 1_790_000_000;
 
     fn sample(host: u8, offset: i64, error: i64) -> Sample {
@@ -98,6 +101,11 @@ mod tests {
         let liar = sample(3, 315_360_000_000_000, 1);
         assert_eq!(verdict(&[one, liar, two], 3), Judgement::Believe(two));
         assert_eq!(verdict(&[one, liar], 3), Judgement::Alone { answers: 2 });
+    }
+
+    #[test]
+    fn one_server_with_two_names_is_one_opinion() {
+        assert_eq!(verdict(&[sample(1, 0, 10), sample(1, 1, 10)], 2), Judgement::Alone { answers: 2 });
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(super) struct Address {
     /// The interface's number.
     pub(super) index: u32,
     /// The address with its prefix length.
-    pub(super) address: IpNet,
+    pub(super) net: IpNet,
     /// Whether others can be spoken to from it: not link-local, not waiting for duplicate address detection.
     pub(super) usable: bool,
     /// Whether it is good beyond the link.
@@ -223,14 +223,14 @@ impl Address {
                 _ => None,
             })
         };
-        let address = IpNet::new(find(true).or_else(|| find(false))?, header.prefix_len).ok()?;
+        let net = IpNet::new(find(true).or_else(|| find(false))?, header.prefix_len).ok()?;
         let waits = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
         let optimistic = message.attributes.iter().any(|attribute| {
             matches!(attribute, AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Optimistic))
         });
         let global = header.scope == AddressScope::Universe;
         let usable = global && (optimistic || !header.flags.intersects(waits));
-        Some(Self { index: header.index, address, usable, global })
+        Some(Self { index: header.index, net, usable, global })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The box's way to the network, and its time: `init network`, a child of PID 1.
 //!
-//! One thread, one `poll` loop, no waiting anywhere else. It needs CAP_NET_ADMIN (addresses, routes, IPv6 switches),
-//! CAP_NET_RAW (DHCP and router solicitations) and CAP_SYS_TIME (the clock), and reads nothing but its section of the
+//! One thread, one `poll` loop, no waiting anywhere else. It needs `CAP_NET_ADMIN` (addresses, routes, IPv6 switches),
+//! `CAP_NET_RAW` (DHCP and router solicitations) and `CAP_SYS_TIME` (the clock), and reads nothing but its section of the
 //! settings. It is ready when the interface is switched on; a box without a network serves those that reach it later.
 //!
 //! ```text

@@ -129,7 +129,8 @@ fn ask(server: SocketAddr, name: &[u8], kind: DnsQueryType, now: Instant) -> io:
     let socket = UdpSocket::bind(any)?;
     socket.connect(server)?;
     socket.set_nonblocking(true)?;
-    let id = random() as u16;
+    let [first, second, ..] = random().to_ne_bytes();
+    let id = u16::from_ne_bytes([first, second]);
     let question = DnsRepr {
         transaction_id: id,
         opcode: DnsOpcode::Query,

@@ -16,13 +16,13 @@ pub(super) struct Servers {
     /// How long the servers may be asked; zero: no longer.
     pub(super) lifetime: Duration,
     /// The servers.
-    pub(super) servers: Vec<Ipv6Addr>,
+    pub(super) addresses: Vec<Ipv6Addr>,
 }
 
-/// Reads the body of RTM_NEWNDUSEROPT (linux/rtnetlink.h, `struct nduseroptmsg`): family, padding, length of the
+/// Reads the body of `RTM_NEWNDUSEROPT` (`struct nduseroptmsg` of linux/rtnetlink.h): family, padding, length of the
 /// option, interface, type and code of the message, padding, then the option. `None` if it names no name servers.
 pub(super) fn servers(body: &[u8]) -> Option<Servers> {
-    /// ICMPv6 type of a router advertisement (RFC 4861 §4.2).
+    /// The type of a router advertisement (RFC 4861 §4.2).
     const ADVERTISEMENT: u8 = 134;
     /// Type of the option (RFC 8106 §5.1).
     const RDNSS: u8 = 25;
@@ -38,11 +38,11 @@ pub(super) fn servers(body: &[u8]) -> Option<Servers> {
     }
     // The length counts units of eight octets, the option's head included.
     let addresses = addresses.get(..usize::from(*units).checked_mul(8)?.checked_sub(8)?)?;
-    let servers = addresses.chunks_exact(16).filter_map(|octets| octets.try_into().ok());
-    let servers = servers.map(<[u8; 16]>::into).filter(|server: &Ipv6Addr| is_host((*server).into()));
-    let servers = servers.take(MOST).collect::<Vec<_>>();
+    let addresses = addresses.chunks_exact(16).filter_map(|octets| octets.try_into().ok());
+    let addresses = addresses.map(<[u8; 16]>::into).filter(|server: &Ipv6Addr| is_host((*server).into()));
+    let addresses = addresses.take(MOST).collect::<Vec<_>>();
     let lifetime = Duration::from_secs(u32::from_be_bytes([*a, *b, *c, *d]).into());
-    (!servers.is_empty()).then_some(Servers { index, lifetime, servers })
+    (!addresses.is_empty()).then_some(Servers { index, lifetime, addresses })
 }
 
 /// The servers heard of, until their lifetimes end.
@@ -58,7 +58,7 @@ impl Heard {
         const MOST: usize = 8;
         /// An endless lifetime is asked for again each day.
         const LONGEST: Duration = Duration::from_hours(24);
-        for server in &heard.servers {
+        for server in &heard.addresses {
             self.servers.retain(|(known, _)| known != server);
             if !heard.lifetime.is_zero() && self.servers.len() < MOST {
                 self.servers.push((*server, now + heard.lifetime.min(LONGEST)));
@@ -123,8 +123,8 @@ mod tests {
     #[test]
     fn a_router_names_a_name_server() {
         let heard = servers(&recorded()).unwrap();
-        assert_eq!((heard.index, heard.lifetime), (3, Duration::from_secs(600)));
-        assert_eq!(heard.servers, ["2001:db8::53".parse::<Ipv6Addr>().unwrap()]);
+        assert_eq!((heard.index, heard.lifetime), (3, Duration::from_mins(10)));
+        assert_eq!(heard.addresses, ["2001:db8::53".parse::<Ipv6Addr>().unwrap()]);
     }
 
     /// Whatever is cut off or changed in one octet: an answer, and never more than the option holds.
@@ -138,7 +138,7 @@ mod tests {
             for value in [0, 1, 2, 127, 255] {
                 let mut broken = whole.clone();
                 broken[at] = value;
-                assert!(servers(&broken).is_none_or(|heard| heard.servers.len() == 1));
+                assert!(servers(&broken).is_none_or(|heard| heard.addresses.len() == 1));
             }
         }
     }
@@ -150,14 +150,15 @@ mod tests {
         let server = servers(&recorded()).unwrap();
         heard.hear(&server, now);
         heard.hear(&server, now);
-        assert_eq!((heard.servers().len(), heard.next()), (1, Some(now + Duration::from_secs(600))));
+        assert_eq!((heard.servers().len(), heard.next()), (1, Some(now + Duration::from_mins(10))));
         assert!(!heard.expire(now + Duration::from_secs(599)));
-        assert!(heard.expire(now + Duration::from_secs(600)));
+        assert!(heard.expire(now + Duration::from_mins(10)));
         heard.hear(&server, now);
         heard.hear(&Servers { lifetime: Duration::ZERO, ..server.clone() }, now);
         assert!(heard.servers().is_empty());
         for number in 0..100 {
-            heard.hear(&Servers { servers: vec![Ipv6Addr::from(1 << 120 | number)], ..server.clone() }, now);
+            heard
+                .hear(&Servers { addresses: vec![Ipv6Addr::from(1 << 120 | number)], ..server.clone() }, now);
         }
         assert_eq!(heard.servers().len(), 8);
     }

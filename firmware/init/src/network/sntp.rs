@@ -68,7 +68,7 @@ impl Exchange {
     /// Takes an answer.
     pub(super) fn step(&mut self, clock: &dyn Clock, now: Instant) -> Outcome {
         loop {
-            // One octet more than is read: a longer answer, with extensions or a signature, is an answer all the same.
+            // What a longer answer has behind this, extensions or a signature, is cut off.
             let mut answer = [0; 48];
             match self.socket.recv(&mut answer) {
                 Ok(length) => {

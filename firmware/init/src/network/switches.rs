@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use settings::Ipv6;
 
@@ -58,16 +58,16 @@ pub(super) fn set(name: &str, part: Part) -> io::Result<()> {
         if !folder.is_dir() && part == Part::None {
             continue; // a kernel without IPv6
         }
-        result = result.and(write(folder.join(switch), value));
+        result = result.and(write(&folder.join(switch), value));
     }
     result
 }
 
-fn write(path: PathBuf, value: &str) -> io::Result<()> {
-    let stands = fs::read_to_string(&path).is_ok_and(|stands| stands.trim() == value);
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    let stands = fs::read_to_string(path).is_ok_and(|stands| stands.trim() == value);
     if stands {
         return Ok(());
     }
-    fs::write(&path, value)
+    fs::write(path, value)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }

@@ -70,9 +70,9 @@ impl<C: Clock> Keeper<C> {
     /// tells where the time is from.
     pub(super) fn start(mut clock: C, release: u64, saved: Option<PathBuf>, report: &mut Report) -> Self {
         let last = saved.as_deref().and_then(|path| read(path).ok()).unwrap_or(0);
-        let least = release.max(last);
+        let start = release.max(last);
         let now = clock.now();
-        let short = Duration::from_secs(least).saturating_sub(now);
+        let short = Duration::from_secs(start).saturating_sub(now);
         if short.is_zero() {
             report.stage("time source=rtc");
         } else {
@@ -263,13 +263,11 @@ impl Peer {
     }
 
     fn ask(&mut self, server: SocketAddr, clock: &dyn Clock, now: Instant) {
-        self.state = match Exchange::start(server, clock, now) {
-            Ok(exchange) => State::Asking(exchange),
-            Err(_) => {
-                self.failed(); // no route to it
-                State::Idle
-            }
-        };
+        if let Ok(exchange) = Exchange::start(server, clock, now) {
+            self.state = State::Asking(exchange);
+        } else {
+            self.failed(); // no route to it
+        }
     }
 
     fn step(&mut self, port: u16, clock: &dyn Clock, now: Instant, report: &mut Report) {
@@ -314,3 +312,6 @@ fn read(path: &std::path::Path) -> io::Result<u64> {
     let text = fs::read_to_string(path)?;
     text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,7 +70,7 @@ impl AsFd for Watch {
     }
 }
 
-/// The library knows no RTM_NEWNDUSEROPT, so that is read here.
+/// The library knows no `RTM_NEWNDUSEROPT`, so that is read here.
 const NEW_ROUTER_OPTION: u16 = 68;
 
 fn event(part: &[u8]) -> Option<Event> {
