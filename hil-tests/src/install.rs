@@ -58,8 +58,8 @@ pub const BENCH: &[Package] = &[
 /// What an ordinary user needs to be root in a namespace of his own.
 pub const NAMESPACES: &[Package] = &[package("uidmap", "newuidmap")];
 
-/// What the power-cut test of the device database records a writer's file operations with.
-pub const RECORDING: &[Package] = &[package("strace", "strace")];
+/// What the power-cut tests record a writer's file operations with, and open file systems with that nobody mounts.
+pub const RECORDING: &[Package] = &[package("strace", "strace"), package("e2fsprogs", "debugfs")];
 
 /// What the fuzzers are built with: libFuzzer's runtime is C++.
 pub const FUZZING: &[Package] = &[package("g++", "g++")];

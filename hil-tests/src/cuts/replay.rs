@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::image::Image;
+use super::image::{Image, is_zero};
 use super::log::Log;
 
 /// Octets of a sector, the least that a disk writes.
@@ -160,8 +160,8 @@ impl<'a> Replay<'a> {
         }
         if let Some(change) = &entry.change {
             let what = match self.log.data(change)? {
-                Some(data) => What::Data(data.into()),
-                None => What::Zeros(change.length),
+                Some(data) if !is_zero(&data) => What::Data(data.into()),
+                Some(_) | None => What::Zeros(change.length),
             };
             let write = Write { at: change.at, what };
             write.apply(&mut self.seen);
@@ -186,20 +186,25 @@ impl Write {
     /// Whole or not at all with [`Kept::Some`]; otherwise a third of the writes is torn, too.
     fn apply_some(&self, image: &mut Image, kept: Kept, random: &mut Random) {
         let is_torn = matches!(kept, Kept::Pages | Kept::Sectors) && random.below(3) == 0;
-        match &self.what {
-            What::Data(data) if is_torn => {
-                let unit = if kept == Kept::Pages { PAGE } else { SECTOR };
-                // Up to somewhere, as a cut in the middle leaves it, or here and there, as a cache does.
-                let limit = (random.below(2) == 0).then(|| random.below(data.len() / unit + 1));
-                for (number, part) in data.chunks(unit).enumerate() {
-                    if limit.map_or_else(|| random.below(2) == 0, |limit| number < limit) {
-                        image.write(self.at + (number * unit) as u64, part);
-                    }
-                }
+        if !is_torn {
+            if random.below(2) == 0 {
+                self.apply(image);
             }
-            What::Data(_) | What::Zeros(_) => {
-                if random.below(2) == 0 {
-                    self.apply(image);
+            return;
+        }
+        let unit = if kept == Kept::Pages { PAGE } else { SECTOR };
+        let length = match &self.what {
+            What::Data(data) => data.len(),
+            What::Zeros(length) => usize::try_from(*length).unwrap_or(usize::MAX),
+        };
+        // Up to somewhere, as a cut in the middle leaves it, or here and there, as a cache does.
+        let limit = (random.below(2) == 0).then(|| random.below(length / unit + 1));
+        for (number, from) in (0..length).step_by(unit).enumerate() {
+            if limit.map_or_else(|| random.below(2) == 0, |limit| number < limit) {
+                let (at, end) = (self.at + from as u64, length.min(from + unit));
+                match &self.what {
+                    What::Data(data) => image.write(at, data.get(from..end).unwrap_or_default()),
+                    What::Zeros(_) => image.clear(at, (end - from) as u64),
                 }
             }
         }

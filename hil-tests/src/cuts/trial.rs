@@ -81,8 +81,8 @@ pub struct Tally {
     pub damaged: usize,
     /// Cuts after which another firmware would boot.
     pub wrong_slots: usize,
-    /// Images whose database had to be mended by more than reading its tail; nothing is lost by that.
-    pub mended: usize,
+    /// What the gateway mended as it opened its database, and on how many data partitions; nothing is lost by that.
+    pub mended: BTreeMap<String, usize>,
     /// The first failures in words.
     pub failures: Vec<String>,
     /// How long it took.
@@ -109,7 +109,7 @@ impl fmt::Display for Tally {
             f,
             "{} power cuts in {} requests ({} flushes, {} acknowledgements): {} different data partitions, {} cuts after an \
              acknowledgement, {} before there was a file system; lost {}, would not open {}, damaged {}, wrong slot {}; \
-             {} databases mended; {:.0?}",
+             {:.0?}",
             self.cuts,
             self.requests,
             self.flushes,
@@ -121,9 +121,9 @@ impl fmt::Display for Tally {
             self.refused,
             self.damaged,
             self.wrong_slots,
-            self.mended,
             self.took
         )?;
+        self.mended.iter().try_for_each(|(what, count)| write!(f, "\n  {count} times {what}"))?;
         self.failures.iter().try_for_each(|failure| write!(f, "\n  {failure}"))
     }
 }
@@ -168,7 +168,7 @@ pub fn run_cuts(
         promises: recording.promises.len(),
         cuts: cuts.len(),
         images: founds.len(),
-        mended: founds.values().filter(|found| found.mended.is_some()).count(),
+        mended: mended(&founds),
         ..Tally::default()
     };
     for outcome in &outcomes {
@@ -184,6 +184,15 @@ pub fn run_cuts(
     }
     tally.took = start.elapsed();
     Ok(tally)
+}
+
+/// What was mended, with numbers taken out so that the like are counted together.
+fn mended(founds: &Judged) -> BTreeMap<String, usize> {
+    let mut all = BTreeMap::new();
+    for told in founds.values().filter_map(|found| found.mended.as_deref()) {
+        *all.entry(told.replace(|c: char| c.is_ascii_digit(), "")).or_default() += 1;
+    }
+    all
 }
 
 fn count(tally: &mut Tally, outcome: &Outcome, found: &Found, recording: &Recording, expected: &Expected) {
