@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_line_for_people_is_one_line() {
         let mut line = Plain(heapless::String::new());
-        assert!(write!(line, "a\n@hil 1 {}\r", "\u{1b}[2J").is_ok());
+        assert!(write!(line, "a\n@hil 1 \u{1b}[2J\r").is_ok());
         assert_eq!(line.0.as_str(), "a @hil 1  [2J ");
         let mut long = Plain(heapless::String::new());
         assert!(write!(long, "{}", "\u{e9}".repeat(LONGEST)).is_err());

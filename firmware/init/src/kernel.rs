@@ -136,6 +136,20 @@ pub(crate) fn root_is_nobody() -> nix::Result<()> {
 
 /// Has exactly these capabilities, and hands them on over exec.
 pub(crate) fn set_capabilities(kept: &[Capability]) -> nix::Result<()> {
+    write_capabilities(kept, kept)?;
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as c_ulong, 0)?;
+    kept.iter().try_for_each(|capability| {
+        prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as c_ulong, *capability as c_ulong)
+    })
+}
+
+/// Has at most these capabilities from here on, and hands none on over exec by itself.
+pub(crate) fn keep_only(kept: &[Capability]) -> nix::Result<()> {
+    bound_capabilities(kept)?;
+    write_capabilities(kept, &[])
+}
+
+fn write_capabilities(kept: &[Capability], inheritable: &[Capability]) -> nix::Result<()> {
     #[repr(C)]
     struct Header {
         version: u32,
@@ -150,16 +164,12 @@ pub(crate) fn set_capabilities(kept: &[Capability]) -> nix::Result<()> {
     }
     // _LINUX_CAPABILITY_VERSION_3: two words of each set. All of ours are in the first.
     let header = Header { version: 0x2008_0522, pid: 0 };
-    let mask = kept.iter().fold(0u32, |mask, capability| mask | 1 << (*capability as u8));
-    let low = Data { effective: mask, permitted: mask, inheritable: mask };
+    let mask = |set: &[Capability]| set.iter().fold(0u32, |mask, capability| mask | 1 << (*capability as u8));
+    let low = Data { effective: mask(kept), permitted: mask(kept), inheritable: mask(inheritable) };
     let data = [low, Data { effective: 0, permitted: 0, inheritable: 0 }];
     // SAFETY: the kernel reads the header and as many data words as its version says, two.
     let set = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
-    Errno::result(set)?;
-    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as c_ulong, 0)?;
-    kept.iter().try_for_each(|capability| {
-        prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as c_ulong, *capability as c_ulong)
-    })
+    Errno::result(set).map(drop)
 }
 
 /// The version of Landlock that this kernel has.

@@ -111,8 +111,9 @@ fn start() -> ! {
     console::stage("data", &[("mode", &data.mode), ("reason", &data.reason)]);
     feed();
     let units = run::prepare(memory()).unwrap_or_else(|error| fatal(&error));
-    // Only now is the watchdog nobody's but the loop's.
-    let _ = feed;
+    if let Err(error) = kernel::keep_only(&service::OWN) {
+        say!("process 1 keeps all capabilities: {}", error.desc());
+    }
     match run::Init::new(units, boot, watchdog, light) {
         Ok(init) => init.run(),
         Err(error) => fatal(&format_args!("the loop cannot be set up: {error}")),
@@ -141,10 +142,10 @@ fn board(machine: &Machine) -> Descriptor {
     console::stage("board", &[("id", &descriptor.id), ("aes", &aes.name())]);
     match (descriptor.cpu.aes, aes) {
         (AesClaim::Present, Aes::Software) => {
-            say!("the descriptor says this CPU has AES instructions; it has none")
+            say!("the descriptor says this CPU has AES instructions; it has none");
         }
         (AesClaim::Absent, Aes::Hardware) => {
-            say!("the descriptor says this CPU has no AES instructions; it has")
+            say!("the descriptor says this CPU has no AES instructions; it has");
         }
         _ => {}
     }

@@ -38,17 +38,64 @@ pub(crate) struct Service {
     pub(crate) patience: Patience,
 }
 
-/// The capabilities that any service keeps (`capabilities(7)`), by the kernel's numbers.
+/// The capabilities that PID 1 or any service keeps (`capabilities(7)`), by the kernel's numbers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub(crate) enum Capability {
+    /// Give files to their owners.
+    Chown = 0,
+    /// Read and write what is others'.
+    DacOverride = 1,
+    /// Set modes of what is others'.
+    Fowner = 3,
+    /// Send signals to others.
+    Kill = 5,
+    /// Become another group.
+    SetGid = 6,
+    /// Become another user.
+    SetUid = 7,
+    /// Bound what children can have.
+    SetPcap = 8,
+    /// Ports below 1024.
+    NetBindService = 10,
     /// Addresses, routes and links.
     NetAdmin = 12,
     /// Packet sockets: DHCP speaks before there is an address.
     NetRaw = 13,
+    /// Enter a root.
+    SysChroot = 18,
+    /// See what others are, in `/proc`.
+    SysPtrace = 19,
+    /// Mounts and namespaces.
+    SysAdmin = 21,
+    /// Reboot.
+    SysBoot = 22,
+    /// Limits above the usual.
+    SysResource = 24,
     /// The clock.
     SysTime = 25,
 }
+
+/// What PID 1 keeps: its own work, and what it hands to services. Gone are raw devices, modules, the audit system,
+/// and whatever a later kernel invents.
+pub(crate) const OWN: [Capability; 16] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Kill,
+    Capability::SetGid,
+    Capability::SetUid,
+    Capability::SetPcap,
+    Capability::NetBindService,
+    Capability::NetAdmin,
+    Capability::NetRaw,
+    Capability::SysChroot,
+    Capability::SysPtrace,
+    Capability::SysAdmin,
+    Capability::SysBoot,
+    Capability::SysResource,
+    Capability::SysTime,
+];
 
 /// A folder or file of the box that a service sees under the same name.
 #[derive(Clone, Copy, Debug)]

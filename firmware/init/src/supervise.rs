@@ -321,7 +321,7 @@ mod tests {
         for _ in 0..9 {
             service.exited(now, Cause::Failure);
             let until = service.deadline().unwrap();
-            delays.push((until - now).as_secs());
+            delays.push(until.saturating_sub(now).as_secs());
             now = until;
             assert_eq!(service.tick(now), Action::Start);
             service.started(now);

@@ -103,3 +103,62 @@ fn sync_tree(path: &Path) -> io::Result<()> {
 fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt as _;
+
+    /// The owners cannot be set by another user.
+    fn is_root() -> bool {
+        nix::unistd::geteuid().is_root()
+    }
+
+    #[test]
+    fn the_folders_are_made_once_and_left_alone_then() {
+        if !is_root() {
+            return;
+        }
+        let data = tempfile::tempdir().unwrap();
+        lay_out(data.path(), None).unwrap();
+        let seen = |name: &str| {
+            let metadata = fs::metadata(data.path().join(name)).unwrap();
+            (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777)
+        };
+        assert_eq!(seen("gateway"), (101, 101, 0o700));
+        assert_eq!(seen("network"), (100, 100, 0o700));
+        assert_eq!(seen("settings"), (0, 101, 0o750));
+        fs::write(data.path().join("settings/settings.toml"), "kept").unwrap();
+        lay_out(data.path(), None).unwrap();
+        assert_eq!(fs::read_to_string(data.path().join("settings/settings.toml")).unwrap(), "kept");
+    }
+
+    #[test]
+    fn what_a_power_cut_left_half_done_is_done_again() {
+        if !is_root() {
+            return;
+        }
+        let data = tempfile::tempdir().unwrap();
+        fs::create_dir_all(data.path().join("settings.new/tls")).unwrap();
+        fs::write(data.path().join("settings.new/settings.toml"), "half").unwrap();
+        lay_out(data.path(), None).unwrap();
+        assert!(!data.path().join("settings.new").exists());
+        assert_eq!(fs::read_dir(data.path().join("settings")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_seed_is_copied_with_its_folders_and_not_without_end() {
+        if !is_root() {
+            return;
+        }
+        let (seed, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(seed.path().join("tls")).unwrap();
+        fs::write(seed.path().join("settings.toml"), "a").unwrap();
+        fs::write(seed.path().join("tls/key.pem"), "b").unwrap();
+        copy(seed.path(), target.path(), &mut 10, DEEPEST).unwrap();
+        let key = fs::metadata(target.path().join("tls/key.pem")).unwrap();
+        assert_eq!((key.uid(), key.gid(), key.mode() & 0o7777, key.len()), (0, 101, 0o640, 1));
+        let error = copy(seed.path(), tempfile::tempdir().unwrap().path(), &mut 1, DEEPEST).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+    }
+}

@@ -158,9 +158,9 @@ mod tests {
     /// Does one write to an image, or only every other sector of it: what a power cut may leave of it.
     fn apply(image: &mut [u8], write: &Write, torn: bool) {
         let mut put = |offset: u64, bytes: &[u8]| {
-            let sectors = bytes.chunks(SECTOR as usize).enumerate();
+            let sectors = bytes.chunks(512).enumerate();
             for (number, sector) in sectors.filter(|(number, _)| !torn || number % 2 == 1) {
-                let at = usize::try_from(offset).unwrap() + number * SECTOR as usize;
+                let at = usize::try_from(offset).unwrap() + number * 512;
                 image[at..at + sector.len()].copy_from_slice(sector);
             }
         };
