@@ -45,7 +45,7 @@ pub(super) struct Daemon<C> {
 /// The interface that was chosen.
 struct Uplink {
     link: Link,
-    client: Option<Client>,
+    client: Option<Client<Port>>,
     lease: Option<Lease>,
     /// Its usable addresses that were told of: the kernel tells of them again whenever a router does.
     told: Vec<IpNet>,
@@ -90,6 +90,9 @@ impl<C: Clock> Daemon<C> {
     /// Runs until SIGTERM.
     pub(super) fn run(mut self) -> io::Result<()> {
         self.tell_waiting("waiting");
+        if let Some(name) = self.settings.interface.as_ref().filter(|_| self.uplinked.is_none()) {
+            self.report.status(format!("waiting for the interface {name} of the settings"));
+        }
         self.report.ready();
         loop {
             let now = Instant::now();
