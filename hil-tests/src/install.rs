@@ -64,6 +64,13 @@ pub const RECORDING: &[Package] = &[package("strace", "strace"), package("e2fspr
 /// What the fuzzers are built with: libFuzzer's runtime is C++.
 pub const FUZZING: &[Package] = &[package("g++", "g++")];
 
+/// What emulates boards, and what their disks and device trees are made with.
+pub const EMULATION: &[Package] = &[
+    package("qemu-system-arm", "qemu-system-aarch64"),
+    package("qemu-efi-aarch64", "/usr/share/AAVMF/AAVMF_CODE.fd"),
+    package("device-tree-compiler", "fdtput"),
+];
+
 /// Whether `package` is installed.
 pub fn is_installed(package: &Package) -> bool {
     find(package.proof).is_some()
@@ -132,7 +139,7 @@ pub fn ensure_installed(sets: &[&[Package]]) -> Result<()> {
 }
 
 /// Runs apt-get without questions, its talk on stderr (stdout belongs to `--json`).
-fn apt(arguments: &[&str]) -> Result<()> {
+pub(crate) fn apt(arguments: &[&str]) -> Result<()> {
     let output = Command::new("apt-get")
         .args(["-qq", "-o", "DPkg::Lock::Timeout=600"]) // another installation may be under way
         .args(arguments)

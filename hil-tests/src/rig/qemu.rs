@@ -27,7 +27,7 @@ use crate::rig::qmp::Qmp;
 use crate::rig::{Boot, Clock, Console, Debugger, Media, Net, Power, Ways, device_tree};
 
 /// Ports of the board that this machine can reach: mail, and the consoles to come.
-const PORTS: [u16; 8] = [993, 995, 465, 143, 110, 587, 443, 80];
+pub const PORTS: [u16; 8] = [993, 995, 465, 143, 110, 587, 443, 80];
 
 /// How the board sees this machine's loopback (QEMU's user network).
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2));
