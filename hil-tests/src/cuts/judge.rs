@@ -50,6 +50,8 @@ pub struct Found {
     pub is_blank: bool,
     /// Why the data partition cannot be used as it is, or holds what must not be.
     pub damage: Option<String>,
+    /// What the journal alone did not mend, but the box does: it says `repaired`.
+    pub repaired: Option<String>,
     /// Why the gateway would not start.
     pub refused: Option<String>,
     /// What the gateway mended when it opened its database.
@@ -124,11 +126,15 @@ impl Table<'_> {
             return Ok(found);
         }
         image.store(data, &self.partition)?;
-        // As the box does: 0 is sound, 1 is mended; whatever is more is more than a journal can leave.
+        // As the box does: 0 is sound, 1 is mended; where more than the journal is to be mended, all that can be is.
         let checked = self.run("e2fsck", &["-p"])?;
         if !matches!(checked.status.code(), Some(0 | 1)) {
-            found.damage = Some(said(&checked));
-            return Ok(found);
+            found.repaired = Some(said(&checked));
+            let mended = self.run("e2fsck", &["-y"])?;
+            if !matches!(mended.status.code(), Some(0 | 1)) {
+                found.damage = Some(said(&mended));
+                return Ok(found);
+            }
         }
         let whole = self.run("e2fsck", &["-f", "-n"])?;
         if !whole.status.success() {

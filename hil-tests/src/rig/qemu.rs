@@ -100,9 +100,14 @@ pub fn arguments(
     let file = paths.disk.display();
     let disk = match &boot.write_log {
         None => format!("id=disk,driver=raw,file.driver=file,file.filename={file}"),
+        // No flush of this machine's own below the recorder: then a flush is over at once, and no write can be completed
+        // while one is under way, which the log would show as flushed though it was not.
         Some(log) => format!(
-            "id=disk,driver=blklogwrites,file.driver=raw,file.file.driver=file,file.file.filename={file},\
-             log.driver=raw,log.file.driver=file,log.file.filename={}",
+            "id=disk,driver=blklogwrites,\
+             file.driver=raw,file.cache.no-flush=on,\
+             file.file.driver=file,file.file.cache.no-flush=on,file.file.filename={file},\
+             log.driver=raw,log.cache.no-flush=on,\
+             log.file.driver=file,log.file.cache.no-flush=on,log.file.filename={}",
             log.display()
         ),
     };
