@@ -24,7 +24,7 @@ pub fn ensure() -> Result<()> {
     if !will_do {
         install_from_backports()?;
     }
-    install::ensure_installed(&[install::EMULATION])?;
+    install::ensure_installed(&[install::EMULATION, install::SIGNING, install::UBOOT])?;
     ensure!(
         knows_the_boards()?,
         "this machine's QEMU has no machine {NEWEST}: rigs need QEMU 10.0, which Debian 13 and Debian 12's backports have"

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use ring::digest;
 
-use crate::cache;
 use crate::programs::{Profile, executables, run, workspace};
+use crate::{cache, uefi};
 
 /// A folder with both builds, made before (`Image::build` says what is in it).
 pub const FOLDER: &str = "POSTERN_IMAGE";
@@ -133,7 +133,12 @@ impl Image {
 
     /// Signs an EFI file with the image's keys.
     pub fn sign(&self, unsigned: &Path, signed: &Path) -> Result<()> {
-        sign(&self.folder.join("sign"), &self.keys, unsigned, signed)
+        sign(&self.signer(), &self.keys, unsigned, signed)
+    }
+
+    /// The program that signed it.
+    pub fn signer(&self) -> PathBuf {
+        self.folder.join("sign")
     }
 }
 
@@ -146,11 +151,7 @@ fn fill(folder: &Path, build: Build) -> Result<()> {
         fs::copy(&built, folder.join(tool)).with_context(|| format!("cannot keep {}", built.display()))?;
     }
     // The keys are this machine's: they sign every image of it, so that firmware which knows them boots all.
-    let keys = cache::folder("keys")?.join("bench");
-    if !keys.is_dir() {
-        let mut command = Command::new(folder.join("sign"));
-        quietly("sign keys", command.arg("keys").arg("--out").arg(&keys).args(["--name", "bench"]))?;
-    }
+    let keys = uefi::keys(&folder.join("sign"))?;
     std::os::unix::fs::symlink(&keys, folder.join("keys"))?;
 
     let mut assemble = Command::new(folder.join("assemble"));

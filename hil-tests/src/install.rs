@@ -71,6 +71,24 @@ pub const EMULATION: &[Package] = &[
     package("device-tree-compiler", "fdtput"),
 ];
 
+/// What `sign` calls.
+pub const SIGNING: &[Package] = &[package("openssl", "openssl"), package("sbsigntool", "sbsign")];
+
+/// What U-Boot is built with, and the keys that its sources are signed by.
+pub const UBOOT: &[Package] = &[
+    package("debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg"),
+    package("dpkg-dev", "dpkg-source"),
+    package("xz-utils", "xz"),
+    package("make", "make"),
+    package("gcc", "gcc"),
+    package("libc6-dev", "/usr/include/stdio.h"),
+    package("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
+    package("bison", "bison"),
+    package("flex", "flex"),
+    package("bc", "bc"),
+    package("libssl-dev", "/usr/include/openssl/ssl.h"),
+];
+
 /// Whether `package` is installed.
 pub fn is_installed(package: &Package) -> bool {
     find(package.proof).is_some()
@@ -136,6 +154,15 @@ pub fn ensure_installed(sets: &[&[Package]]) -> Result<()> {
         ensure!(is_installed(package), "{} was installed, yet {} is not there", package.name, package.proof);
     }
     Ok(())
+}
+
+/// Has apt read its lists anew.
+///
+/// # Errors
+/// Without root, an error that holds the line to run.
+pub fn update() -> Result<()> {
+    ensure!(root::is_real(), "apt's lists are empty or old. As root, run:\n  apt-get update");
+    apt(&["update"])
 }
 
 /// Runs apt-get without questions, its talk on stderr (stdout belongs to `--json`).

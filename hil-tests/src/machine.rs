@@ -309,8 +309,8 @@ fn boot(rig: &Rig, image: &Image, write_log: Option<PathBuf>) -> Result<Boot> {
         return Ok(Boot::default());
     };
     let (firmware, kernel) = match description.firmware {
-        Firmware::Edk2 => (Some(uefi::edk2(&image.keys)?), None),
-        Firmware::Uboot => (Some(uefi::uboot(&image.keys)?), None),
+        Firmware::Edk2 => (Some(uefi::edk2(&image.signer(), &image.keys)?), None),
+        Firmware::Uboot => (Some(uefi::uboot(&image.signer(), &image.keys)?), None),
         Firmware::Direct => (None, Some(image.kernel.clone())),
     };
     let firmware = firmware.map(|firmware| (firmware.code, firmware.variables));
