@@ -61,6 +61,14 @@ pub const NAMESPACES: &[Package] = &[package("uidmap", "newuidmap")];
 /// What the power-cut tests record a writer's file operations with, and open file systems with that nobody mounts.
 pub const RECORDING: &[Package] = &[package("strace", "strace"), package("e2fsprogs", "debugfs")];
 
+/// The servers that the box's own network and clock are tested between, and what lays cables between namespaces.
+pub const NETWORK: &[Package] = &[
+    package("dnsmasq-base", "dnsmasq"),
+    package("chrony", "chronyd"),
+    package("iproute2", "ip"),
+    package("util-linux", "setpriv"),
+];
+
 /// What the fuzzers are built with: libFuzzer's runtime is C++.
 pub const FUZZING: &[Package] = &[package("g++", "g++")];
 

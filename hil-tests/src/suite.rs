@@ -27,7 +27,8 @@ pub fn run_all(options: Options) -> Result<()> {
     if !options.quick {
         step("emulator", emulator::ensure)?;
     }
-    let packages = [install::BACKENDS, install::CLIENTS, install::RECORDING, install::FUZZING];
+    let packages =
+        [install::BACKENDS, install::CLIENTS, install::NETWORK, install::RECORDING, install::FUZZING];
     step("packages", || install::ensure_ready(&packages))?;
     step("format", || run("cargo fmt", cargo().args(["fmt", "--all", "--check"])))?;
     step("arrows, licences, banned crates", || {
