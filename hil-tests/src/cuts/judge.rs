@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use crc::{CRC_32_ISCSI, Crc};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statvfs::statvfs;
 use serde_json::Value;
@@ -24,8 +25,14 @@ const ROOM: u64 = 256 << 20;
 const FOLDERS: [&str; 2] = ["gateway", "settings"];
 
 /// Where ext4 says that it is ext4, and how.
-const MAGIC_AT: u64 = 1024 + 56;
+const MAGIC_AT: u64 = SUPERBLOCK_AT + 56;
 const MAGIC: [u8; 2] = [0x53, 0xef];
+const SUPERBLOCK_AT: u64 = 1024;
+const SUPERBLOCK: usize = 1024;
+const READ_ONLY_COMPATIBLE_AT: usize = 0x64;
+const METADATA_CHECKSUMS: u32 = 0x400;
+const CHECKSUM_AT: usize = 0x3fc;
+const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
 /// What init has in the first sector while it makes the file system, and how much must be zero for it to take a partition
 /// for blank otherwise.
@@ -125,7 +132,15 @@ impl Table<'_> {
             }
             return Ok(found);
         }
-        image.store(data, &self.partition)?;
+        let superblock = image.get(data.start + SUPERBLOCK_AT, SUPERBLOCK);
+        if let Some(sealed) = sealed(&superblock) {
+            found.repaired = Some("the superblock was written in part".to_owned());
+            let mut image = image.clone();
+            image.write(data.start + SUPERBLOCK_AT, &sealed);
+            image.store(data, &self.partition)?;
+        } else {
+            image.store(data, &self.partition)?;
+        }
         // As the box does: 0 is sound, 1 is mended; where more than the journal is to be mended, all that can be is.
         let checked = self.run("e2fsck", &["-p"])?;
         if !matches!(checked.status.code(), Some(0 | 1)) {
@@ -210,6 +225,17 @@ impl Table<'_> {
     }
 }
 
+/// The superblock with the checksum of what is in it, as init seals one of whose two sectors a power cut kept one; `None` if
+/// it is whole (`struct ext4_super_block`: the kernel's CRC-32C is not inverted at its end).
+fn sealed(superblock: &[u8]) -> Option<Vec<u8>> {
+    let word = |at: usize| superblock.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+    let checksum = !CRC.checksum(superblock.get(..CHECKSUM_AT)?);
+    if word(READ_ONLY_COMPATIBLE_AT)? & METADATA_CHECKSUMS == 0 || word(CHECKSUM_AT)? == checksum {
+        return None;
+    }
+    Some([superblock.get(..CHECKSUM_AT)?, &checksum.to_le_bytes()].concat())
+}
+
 /// All that a program said, in one line.
 fn said(output: &Output) -> String {
     let text = [&output.stdout[..], &output.stderr[..]].concat();
@@ -262,6 +288,20 @@ mod tests {
         image.clear(0, 512);
         let found = judged(&image);
         assert!(!found.is_blank && found.damage.unwrap().contains("neither blank"));
+    }
+
+    #[test]
+    fn a_superblock_written_in_part_is_sealed() {
+        let whole = partition(&[]);
+        let mut torn = whole.clone();
+        // The time of the last write, in the first sector.
+        torn.write(SUPERBLOCK_AT + 0x30, &[1, 2, 3, 4]);
+        let found = judged(&torn);
+        assert_eq!(
+            (found.repaired.as_deref(), found.damage),
+            (Some("the superblock was written in part"), None)
+        );
+        assert_eq!(judged(&whole), Found::default());
     }
 
     #[test]
