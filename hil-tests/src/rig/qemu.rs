@@ -115,7 +115,8 @@ pub fn arguments(
         Disk::Virtio => {
             add(&["-drive", &format!("if=none,{disk}"), "-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
         }
-        Disk::Sd { sd } => add(&["-drive", &format!("if=sd,bus={sd},{disk}")]),
+        // A card has no cache that could be flushed, so what it has written lasts: the log shows a flush for every write.
+        Disk::Sd { sd } => add(&["-drive", &format!("if=sd,bus={sd},cache=writethrough,{disk}")]),
     }
 
     let forwards: String =
