@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::O_CLOEXEC;
+use nix::time::{ClockId, clock_gettime};
 
 use crate::descriptor::ButtonPart;
 use crate::ioctl::{LineAttribute, LineRequest};
@@ -66,10 +67,15 @@ impl Button {
         let fault = |errno| Fault::io("button", &part.chip[0], what, mend, errno);
         let down = ioctl::gpio_line_is_active(&line).map_err(fault)?;
         fcntl(&line, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(fault)?;
-        Ok(Self { events: File::from(line), hold: part.hold, presses: Presses { down_since: None, down } })
+        // The clock of the kernel's events. A button that is down already counts from now on; one that is stuck is
+        // never let go, and so means nothing.
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(fault)?.into();
+        let presses = Presses { down_since: down.then_some(now) };
+        Ok(Self { events: File::from(line), hold: part.hold, presses })
     }
 
-    /// Whether it is pressed now.
+    /// Whether it is pressed now. Act on [`Press::Up`] and not on this: a stuck button, or a line that nothing pulls
+    /// up, is down for ever.
     pub fn is_down(&self) -> io::Result<bool> {
         Ok(ioctl::gpio_line_is_active(&self.events)?)
     }
@@ -106,9 +112,8 @@ impl AsFd for Button {
 /// Turns edges into presses.
 #[derive(Debug)]
 struct Presses {
-    /// When the press began; unknown for one that began before us.
+    /// When the press began; `None` while it is up.
     down_since: Option<Duration>,
-    down: bool,
 }
 
 impl Presses {
@@ -118,15 +123,10 @@ impl Presses {
         let (time, rest) = event.split_first_chunk()?;
         let at = Duration::from_nanos(u64::from_ne_bytes(*time));
         let down = u32::from_ne_bytes(*rest.first_chunk()?) == EVENT_RISING;
-        if down == self.down {
-            return None; // the queue was full and lost the edge between
-        }
-        self.down = down;
         if down {
-            self.down_since = Some(at);
-            return Some(Press::Down);
+            // A second one without an edge between: the queue was full, and so this press began later than we knew.
+            return self.down_since.replace(at).is_none().then_some(Press::Down);
         }
-        // A press that began before us: how long it was nobody knows, so it is none.
         let held = at.saturating_sub(self.down_since.take()?);
         Some(Press::Up { held, long: held >= long })
     }
@@ -193,8 +193,8 @@ mod tests {
         event
     }
 
-    fn tell(down: bool, events: &[(u64, u32)]) -> Vec<Press> {
-        let mut presses = Presses { down_since: None, down };
+    fn tell(down_since: Option<Duration>, events: &[(u64, u32)]) -> Vec<Press> {
+        let mut presses = Presses { down_since };
         events.iter().filter_map(|(ms, edge)| presses.event(&event(*ms, *edge), HOLD)).collect()
     }
 
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn presses_have_their_length() {
-        let told = tell(false, &[(1000, 1), (1200, 2), (5000, 1), (15_000, 2), (20_000, 1), (29_999, 2)]);
+        let told = tell(None, &[(1000, 1), (1200, 2), (5000, 1), (15_000, 2), (20_000, 1), (29_999, 2)]);
         assert_eq!(
             told,
             [Press::Down, up(200, false), Press::Down, up(10_000, true), Press::Down, up(9999, false)]
@@ -212,9 +212,19 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_edge_or_a_press_from_before_is_no_press() {
-        assert_eq!(tell(true, &[(1000, 2), (2000, 1), (2100, 2)]), [Press::Down, up(100, false)]);
-        assert_eq!(tell(false, &[(1000, 2), (2000, 1), (2050, 1), (2100, 2)]), [Press::Down, up(100, false)]);
+    fn a_press_from_before_counts_from_the_start_when_it_is_let_go() {
+        let start = Some(Duration::from_secs(1));
+        assert_eq!(tell(start, &[(11_000, 2), (12_000, 1), (12_100, 2)])[0], up(10_000, true));
+        assert_eq!(tell(start, &[(3000, 2)]), [up(2000, false)]);
+        assert_eq!(tell(start, &[]), []);
+    }
+
+    #[test]
+    fn a_lost_edge_never_makes_a_press_longer() {
+        assert_eq!(
+            tell(None, &[(1000, 2), (2000, 1), (50_000, 1), (50_100, 2)]),
+            [Press::Down, up(100, false)]
+        );
     }
 
     #[test]

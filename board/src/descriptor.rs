@@ -274,9 +274,12 @@ fn read(table: &mut Table<'_>) -> Option<Descriptor> {
         let uplink = net.required("uplink", "write the names of its network interfaces")?;
         Some(NetPart { uplink })
     });
-    if let (Some(Schema), true) = (&schema, compatible.is_empty() && dmi.is_empty() && !fallback) {
-        return table
-            .missing("compatible", "write how the board is known: compatible, dmi or fallback = true");
+    if !["compatible", "dmi", "fallback"].iter().any(|key| table.has(key)) {
+        let mend = "write how the board is known: compatible, dmi or fallback = true";
+        table.missing::<()>("compatible", mend);
+    }
+    if !table.has("storage") {
+        table.missing::<()>("storage", "write [storage] with disks = [\"mmcblk*\"]");
     }
     let Schema = schema?;
     Some(Descriptor {
@@ -287,10 +290,7 @@ fn read(table: &mut Table<'_>) -> Option<Descriptor> {
         fallback,
         console: console.unwrap_or(ConsolePart { device: None, baud: 115_200 }),
         cpu: cpu.unwrap_or(CpuPart { aes: AesClaim::Probe }),
-        storage: match storage {
-            Some(storage) => storage,
-            None => table.missing("storage", "write [storage] with disks = [\"mmcblk*\"]")?,
-        },
+        storage: storage?,
         watchdog,
         led,
         button,

@@ -127,6 +127,11 @@ impl<'a> Table<'a> {
         Self { key: String::new(), span: 0..0, entries, known: Vec::new(), report }
     }
 
+    /// Whether a key is there, whatever it holds.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.entries.get(key).is_some()
+    }
+
     /// The raw value of a key.
     pub(crate) fn value(&mut self, key: &'static str) -> Option<Value<'a>> {
         self.known.push(key);

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
+use crate::image::{Build, Disk, Image};
+
 /// What to write where.
 #[derive(Debug)]
 pub struct Options {
@@ -18,15 +20,30 @@ pub struct Options {
     pub fixed: bool,
     /// Without asking.
     pub yes: bool,
+    /// The factory settings' folder of the disk that is built here.
+    pub seed: Option<PathBuf>,
+    /// A disk image to write instead.
+    pub image: Option<PathBuf>,
 }
 
 /// How much is read and written at once.
 const BLOCK: usize = 1024 * 1024;
 
 /// Checks the disk, says what will happen, asks, writes and compares.
-pub fn run(options: &Options, image: &Path) -> Result<()> {
+pub fn run(options: &Options) -> Result<()> {
     let target = Target::find(&options.disk, Path::new("/"))?;
     target.check(options.fixed)?;
+    let Some(image) = &options.image else {
+        let folder = tempfile::tempdir()?;
+        let image = folder.path().join("disk.img");
+        let disk = Disk { seed: options.seed.as_deref(), ..Disk::default() };
+        Image::find(Build::Release)?.disk(&disk, &image)?;
+        return ask_and_write(options, &target, &image);
+    };
+    ask_and_write(options, &target, image)
+}
+
+fn ask_and_write(options: &Options, target: &Target, image: &Path) -> Result<()> {
     let length = fs::metadata(image).with_context(|| format!("cannot read {}", image.display()))?.len();
     ensure!(
         length <= target.bytes,
@@ -136,12 +153,12 @@ impl Target {
         let name = real.file_name().context("no disk")?.to_string_lossy().into_owned();
         let folder = root.join("sys/class/block").join(&name);
         ensure!(folder.exists(), "{} is not a disk of this machine", disk.display());
-        let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default().trim().to_owned();
-        let sectors: u64 = read("size").parse().unwrap_or(0);
+        let fact = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default().trim().to_owned();
+        let sectors: u64 = fact("size").parse().unwrap_or(0);
         let device = folder.canonicalize().unwrap_or_else(|_| folder.clone());
         let is_usb = device.components().any(|part| part.as_os_str().to_string_lossy().starts_with("usb"));
         // The kernel calls an SD card in a built-in reader "not removable"; its name tells, and its type that it is no eMMC.
-        let is_card = name.starts_with("mmcblk") && read("device/type") == "SD";
+        let is_card = name.starts_with("mmcblk") && fact("device/type") == "SD";
         let mut names = vec![name.clone()];
         if let Ok(entries) = fs::read_dir(&folder) {
             names.extend(
@@ -153,13 +170,13 @@ impl Target {
         }
         let uses = uses(&names, root);
         Ok(Self {
-            model: match [read("device/vendor"), read("device/model"), read("device/name")].join(" ").trim() {
+            model: match [fact("device/vendor"), fact("device/model"), fact("device/name")].join(" ").trim() {
                 "" => "without a name".into(),
                 model => model.to_owned(),
             },
             bytes: sectors * 512, // the kernel counts in these, whatever the disk does
-            is_removable: read("removable") == "1" || is_usb || is_card,
-            is_read_only: read("ro") == "1",
+            is_removable: fact("removable") == "1" || is_usb || is_card,
+            is_read_only: fact("ro") == "1",
             is_whole: !folder.join("partition").exists(),
             uses,
             name,
@@ -255,7 +272,9 @@ mod tests {
             .map(|error| error.to_string())
     }
 
-    const STICK: (&str, &str) = ("sys/class/block/sdq/removable", "1\n");
+    type File = (&'static str, &'static str);
+
+    const STICK: File = ("sys/class/block/sdq/removable", "1\n");
 
     #[test]
     fn a_card_in_a_reader_is_fine() {
@@ -265,7 +284,7 @@ mod tests {
 
     #[test]
     fn what_is_in_use_or_fixed_is_refused() {
-        let cases: [(&str, &[(&str, &str)], &str); 7] = [
+        let cases: [(&str, &[File], &str); 7] = [
             ("sdq", &[], "cannot be taken out"),
             ("mmcblk9", &[("sys/class/block/mmcblk9/device/type", "MMC\n")], "cannot be taken out"),
             (
@@ -302,7 +321,7 @@ mod tests {
     fn what_is_written_is_compared() {
         let folder = tempfile::tempdir().unwrap();
         let (image, disk) = (folder.path().join("image"), folder.path().join("disk"));
-        let octets: Vec<u8> = (0..3 * BLOCK + 17).map(|index| (index % 251) as u8).collect();
+        let octets: Vec<u8> = (0..251).cycle().take(3 * BLOCK + 17).collect();
         fs::write(&image, &octets).unwrap();
         write(&image, &disk).unwrap();
         assert_eq!(fs::read(&disk).unwrap(), octets);

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use ring::digest;
 
-use crate::cache;
-use crate::programs::{cargo, run, workspace};
+use crate::programs::{Profile, executables, run, workspace};
+use crate::{cache, uefi};
 
 /// A folder with both builds, made before (`Image::build` says what is in it).
 pub const FOLDER: &str = "POSTERN_IMAGE";
@@ -133,7 +133,12 @@ impl Image {
 
     /// Signs an EFI file with the image's keys.
     pub fn sign(&self, unsigned: &Path, signed: &Path) -> Result<()> {
-        sign(&self.folder.join("sign"), &self.keys, unsigned, signed)
+        sign(&self.signer(), &self.keys, unsigned, signed)
+    }
+
+    /// The program that signed it.
+    pub fn signer(&self) -> PathBuf {
+        self.folder.join("sign")
     }
 }
 
@@ -141,16 +146,12 @@ impl Image {
 fn fill(folder: &Path, build: Build) -> Result<()> {
     let unsigned = folder.join("unsigned");
     fs::create_dir_all(&unsigned)?;
-    for tool in ["assemble", "sign"] {
-        let built = executable(&["--package", tool], tool)?;
+    let tools = ["assemble", "sign"];
+    for (tool, built) in tools.iter().zip(executables(&tools, &tools, Profile::Dev)?) {
         fs::copy(&built, folder.join(tool)).with_context(|| format!("cannot keep {}", built.display()))?;
     }
     // The keys are this machine's: they sign every image of it, so that firmware which knows them boots all.
-    let keys = cache::folder("keys")?.join("bench");
-    if !keys.is_dir() {
-        let mut command = Command::new(folder.join("sign"));
-        quietly("sign keys", command.arg("keys").arg("--out").arg(&keys).args(["--name", "bench"]))?;
-    }
+    let keys = uefi::keys(&folder.join("sign"))?;
     std::os::unix::fs::symlink(&keys, folder.join("keys"))?;
 
     let mut assemble = Command::new(folder.join("assemble"));
@@ -180,21 +181,6 @@ fn sign(sign: &Path, keys: &Path, unsigned: &Path, signed: &Path) -> Result<()> 
     let mut command = Command::new(sign);
     command.arg("efi").arg("--key").arg(keys.join("db.key"));
     quietly("sign efi", command.arg("--in").arg(unsigned).arg("--out").arg(signed))
-}
-
-/// Builds an executable of this workspace for this machine.
-fn executable(packages: &[&str], name: &str) -> Result<PathBuf> {
-    let mut build = cargo();
-    build.args(["build", "--release", "--message-format", "json-render-diagnostics"]).args(packages);
-    let output =
-        build.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cargo does not run")?;
-    ensure!(output.status.success(), "{name} does not build");
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == name)
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .with_context(|| format!("cargo built no executable `{name}`"))
 }
 
 /// Runs a tool; what it said is shown only if it failed.

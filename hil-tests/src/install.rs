@@ -58,11 +58,44 @@ pub const BENCH: &[Package] = &[
 /// What an ordinary user needs to be root in a namespace of his own.
 pub const NAMESPACES: &[Package] = &[package("uidmap", "newuidmap")];
 
-/// What the power-cut test of the device database records a writer's file operations with.
-pub const RECORDING: &[Package] = &[package("strace", "strace")];
+/// What the power-cut tests record a writer's file operations with, and open file systems with that nobody mounts.
+pub const RECORDING: &[Package] = &[package("strace", "strace"), package("e2fsprogs", "debugfs")];
+
+/// The servers that the box's own network and clock are tested between, and what lays cables between namespaces.
+pub const NETWORK: &[Package] = &[
+    package("dnsmasq-base", "dnsmasq"),
+    package("chrony", "chronyd"),
+    package("iproute2", "ip"),
+    package("util-linux", "setpriv"),
+];
 
 /// What the fuzzers are built with: libFuzzer's runtime is C++.
 pub const FUZZING: &[Package] = &[package("g++", "g++")];
+
+/// What emulates boards, and what their disks and device trees are made with.
+pub const EMULATION: &[Package] = &[
+    package("qemu-system-arm", "qemu-system-aarch64"),
+    package("qemu-efi-aarch64", "/usr/share/AAVMF/AAVMF_CODE.fd"),
+    package("device-tree-compiler", "fdtput"),
+];
+
+/// What `sign` calls.
+pub const SIGNING: &[Package] = &[package("openssl", "openssl"), package("sbsigntool", "sbsign")];
+
+/// What U-Boot is built with, and the keys that its sources are signed by.
+pub const UBOOT: &[Package] = &[
+    package("debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg"),
+    package("dpkg-dev", "dpkg-source"),
+    package("xz-utils", "xz"),
+    package("make", "make"),
+    package("gcc", "gcc"),
+    package("libc6-dev", "/usr/include/stdio.h"),
+    package("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
+    package("bison", "bison"),
+    package("flex", "flex"),
+    package("bc", "bc"),
+    package("libssl-dev", "/usr/include/openssl/ssl.h"),
+];
 
 /// Whether `package` is installed.
 pub fn is_installed(package: &Package) -> bool {
@@ -131,8 +164,17 @@ pub fn ensure_installed(sets: &[&[Package]]) -> Result<()> {
     Ok(())
 }
 
+/// Has apt read its lists anew.
+///
+/// # Errors
+/// Without root, an error that holds the line to run.
+pub fn update() -> Result<()> {
+    ensure!(root::is_real(), "apt's lists are empty or old. As root, run:\n  apt-get update");
+    apt(&["update"])
+}
+
 /// Runs apt-get without questions, its talk on stderr (stdout belongs to `--json`).
-fn apt(arguments: &[&str]) -> Result<()> {
+pub(crate) fn apt(arguments: &[&str]) -> Result<()> {
     let output = Command::new("apt-get")
         .args(["-qq", "-o", "DPkg::Lock::Timeout=600"]) // another installation may be under way
         .args(arguments)

@@ -17,6 +17,7 @@ pub mod cuts;
 pub mod demo;
 pub mod devices;
 pub mod dovecot;
+pub mod emulator;
 pub mod flash;
 pub mod gateway;
 pub mod guard;

@@ -157,11 +157,22 @@ impl Machine<Booting> {
         self.explain(|core| core.console.wait_for(stage, left))
     }
 
+    /// Waits for the next stage, whichever it is.
+    pub fn next_stage(&mut self) -> Result<Stage> {
+        let left = self.core.rig.limits.boot().saturating_sub(self.state.since.elapsed());
+        self.explain(|core| core.console.wait_where("stage", left, |_| true))
+    }
+
+    /// It serves: the stage `serving` was the last one waited for.
+    pub fn served(self, serving: Stage) -> Machine<Up> {
+        let took = self.state.since.elapsed();
+        Machine { core: self.core, state: Up { serving, took } }
+    }
+
     /// Waits until it serves.
     pub fn serving(mut self) -> Result<Machine<Up>> {
         let serving = self.wait_for("serving")?;
-        let took = self.state.since.elapsed();
-        Ok(Machine { core: self.core, state: Up { serving, took } })
+        Ok(self.served(serving))
     }
 }
 
@@ -298,8 +309,8 @@ fn boot(rig: &Rig, image: &Image, write_log: Option<PathBuf>) -> Result<Boot> {
         return Ok(Boot::default());
     };
     let (firmware, kernel) = match description.firmware {
-        Firmware::Edk2 => (Some(uefi::edk2(&image.keys)?), None),
-        Firmware::Uboot => (Some(uefi::uboot(&image.keys)?), None),
+        Firmware::Edk2 => (Some(uefi::edk2(&image.signer(), &image.keys)?), None),
+        Firmware::Uboot => (Some(uefi::uboot(&image.signer(), &image.keys)?), None),
         Firmware::Direct => (None, Some(image.kernel.clone())),
     };
     let firmware = firmware.map(|firmware| (firmware.code, firmware.variables));

@@ -48,38 +48,52 @@ impl Programs {
 
     /// Builds both; cargo's talk goes to stderr.
     pub fn build(profile: Profile) -> Result<Self> {
-        let mut cargo = cargo();
-        cargo.args([
-            "build",
-            "--package",
-            "gateway",
-            "--package",
-            "cli",
-            "--message-format",
-            "json-render-diagnostics",
-        ]);
-        if profile == Profile::Release {
-            cargo.arg("--release");
+        let built = executables(&["gateway", "cli"], &["gateway", "postern"], profile)?;
+        match <[PathBuf; 2]>::try_from(built) {
+            Ok([gateway, postern]) => Ok(Self { gateway, postern }),
+            Err(_) => bail!("the build made too little"),
         }
-        let output =
-            cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cargo does not run")?;
-        ensure!(output.status.success(), "the build failed");
-        let messages = String::from_utf8_lossy(&output.stdout);
-        let find = |name: &str| {
-            messages
-                .lines()
-                .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-                .filter(|message| message["target"]["name"] == name)
-                .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-                .with_context(|| format!("cargo built no executable `{name}`"))
-        };
-        Ok(Self { gateway: find("gateway")?, postern: find("postern")? })
+    }
+
+    /// The operator's command alone: the image brings its own gateway.
+    pub fn postern(profile: Profile) -> Result<PathBuf> {
+        if let Some(folder) = std::env::var_os(FOLDER) {
+            return Ok(Self::inside(Path::new(&folder))?.postern);
+        }
+        executables(&["cli"], &["postern"], profile)?.pop().context("the build made too little")
     }
 
     /// The folder they are in, for `POSTERN_BIN` of the tests.
     pub fn folder(&self) -> Result<(&'static str, &Path)> {
         Ok((FOLDER, self.gateway.parent().context("no folder")?))
     }
+}
+
+/// Builds packages of this workspace for this machine and gives the named executables, in that order.
+pub fn executables(packages: &[&str], names: &[&str], profile: Profile) -> Result<Vec<PathBuf>> {
+    let mut cargo = cargo();
+    cargo.args(["build", "--message-format", "json-render-diagnostics"]);
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    if profile == Profile::Release {
+        cargo.arg("--release");
+    }
+    let output =
+        cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cargo does not run")?;
+    ensure!(output.status.success(), "the build failed");
+    let messages = String::from_utf8_lossy(&output.stdout);
+    names
+        .iter()
+        .map(|name| {
+            messages
+                .lines()
+                .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+                .filter(|message| message["target"]["name"] == *name)
+                .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+                .with_context(|| format!("cargo built no executable `{name}`"))
+        })
+        .collect()
 }
 
 /// How to build.

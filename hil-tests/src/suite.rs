@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::image::{Build, Image};
 use crate::programs::{Profile, Programs, cargo, run, workspace};
-use crate::{arrows, install};
+use crate::{arrows, emulator, install, results};
 
 /// What to check.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +24,11 @@ const FUZZ_SECONDS: u32 = 5;
 
 /// Runs all checks; stops at the first that fails.
 pub fn run_all(options: Options) -> Result<()> {
-    let packages = [install::BACKENDS, install::CLIENTS, install::RECORDING, install::FUZZING];
+    if !options.quick {
+        step("emulator", emulator::ensure)?;
+    }
+    let packages =
+        [install::BACKENDS, install::CLIENTS, install::NETWORK, install::RECORDING, install::FUZZING];
     step("packages", || install::ensure_ready(&packages))?;
     step("format", || run("cargo fmt", cargo().args(["fmt", "--all", "--check"])))?;
     step("arrows, licences, banned crates", || {
@@ -49,9 +54,14 @@ pub fn run_all(options: Options) -> Result<()> {
     if options.quick {
         eprintln!("== rigs: left out by --quick");
     } else {
-        eprintln!("== rigs: skipped, there is no image to boot yet");
+        step("image", || {
+            for build in [Build::Release, Build::Bench] {
+                eprintln!("   {}", Image::build(build)?.folder.display());
+            }
+            results::clear()
+        })?;
     }
-    tests(&programs)
+    tests(&programs, options)
 }
 
 fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -62,8 +72,9 @@ fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-/// Unit tests and real peers. With nextest one run holds all, real peers one at a time (`.config/nextest.toml`).
-fn tests(programs: &Programs) -> Result<()> {
+/// Unit tests, real peers and rigs. With nextest one run holds all, real peers and boards one at a time, the rigs' table
+/// last (`.config/nextest.toml`).
+fn tests(programs: &Programs, options: Options) -> Result<()> {
     let (variable, folder) = programs.folder()?;
     let has_nextest = cargo()
         .args(["nextest", "--version"])
@@ -74,24 +85,43 @@ fn tests(programs: &Programs) -> Result<()> {
     if has_nextest {
         let mut all = cargo();
         all.args(["nextest", "run", "--workspace", "--no-fail-fast"]).env(variable, folder);
+        if options.quick {
+            all.args(["-E", "not (package(hil-tests) and binary(/^rig_/))"]);
+        }
         return run("cargo nextest", &mut all);
     }
     let mut units = cargo();
     units.args(["test", "--workspace", "--exclude", "hil-tests", "--lib", "--bins", "--tests"]);
     run("cargo test", &mut units)?;
-    let mut peers = cargo();
-    peers.args([
-        "test",
-        "--package",
-        "hil-tests",
-        "--lib",
-        "--bins",
-        "--tests",
-        "--no-fail-fast",
-        "--",
-        "--test-threads=1",
-    ]);
-    run("cargo test", peers.env(variable, folder))
+    let mut failed = Vec::new();
+    for name in test_files()?.iter().filter(|name| !options.quick || !name.starts_with("rig_")) {
+        let mut peers = cargo();
+        peers.args(["test", "--package", "hil-tests", "--test", name, "--", "--test-threads=1"]);
+        if name == TABLE {
+            peers.arg("--nocapture");
+        }
+        if run("cargo test", peers.env(variable, folder)).is_err() {
+            failed.push(name.clone());
+        }
+    }
+    let mut own = cargo();
+    own.args(["test", "--package", "hil-tests", "--lib", "--bins"]);
+    run("cargo test", &mut own)?;
+    ensure!(failed.is_empty(), "these test files failed: {}", failed.join(", "));
+    Ok(())
+}
+
+/// The test that prints the table of the rigs.
+const TABLE: &str = "rig_table";
+
+/// The bench's test files: the table's last, before it the rigs'.
+fn test_files() -> Result<Vec<String>> {
+    let mut names: Vec<String> = fs::read_dir(workspace().join("hil-tests/tests"))?
+        .flatten()
+        .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".rs")?.to_owned()))
+        .collect();
+    names.sort_by_key(|name| (name == TABLE, name.starts_with("rig_"), name.clone()));
+    Ok(names)
 }
 
 /// Builds the fuzz targets with libFuzzer's instrumentation in a target folder of their own, lets each read its corpus

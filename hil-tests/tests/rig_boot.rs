@@ -23,6 +23,8 @@ fn reaches_serving(stand: &Stand) -> Result<()> {
     for port in ["993", "995", "465", "143", "110", "587"] {
         ensure!(ports.split(',').any(|one| one == port), "{port} is not among {ports}");
     }
+    let board = machine.console().stage("board").context("no stage `board`")?;
+    ensure!(board.says("id", &stand.rig.board), "{board} on a rig with a {}", stand.rig.board);
     let stages: Vec<String> = machine.console().stages().into_iter().map(|stage| stage.name).collect();
     let mut order = stages.iter();
     for stage in ["start", "board", "watchdog", "storage", "data", "settings", "service", "serving"] {

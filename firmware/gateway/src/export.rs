@@ -4,26 +4,26 @@
 //! power cut left half done is brought to its end on the way.
 
 use std::io::{BufWriter, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use settings::Settings;
+use settings::{Places, Settings};
 use store::Store;
 
 use crate::gateway::NotInForce;
 use crate::process;
 
-/// Prints the database in `data`, or in the data folder that the settings name, on standard output.
+/// Prints the database in the data folder of `places`, or in the one that the settings name, on standard output.
 ///
 /// # Errors
 /// There is no database, another process has it open, or it cannot be opened: why, and the mend.
-pub fn run(settings: Option<&Path>, data: Option<PathBuf>) -> anyhow::Result<()> {
-    let data = match (data, settings) {
-        (Some(data), _) => data,
+pub fn run(settings: Option<&Path>, places: &Places) -> anyhow::Result<()> {
+    let data = match (&places.data, settings) {
+        (Some(data), _) => data.clone(),
         // Certificates and the like may be gone with the rest of the machine: they are not needed here.
         (None, Some(file)) => match Settings::load_with(file, false) {
             Ok(settings) => settings.host.data,
-            Err(errors) => bail!("{}", NotInForce::Settings(errors)),
+            Err(errors) => return Err(NotInForce::Settings(errors).into()),
         },
         (None, None) => bail!("where the data is, is said by neither --settings nor --data"),
     };
@@ -36,9 +36,8 @@ pub fn run(settings: Option<&Path>, data: Option<PathBuf>) -> anyhow::Result<()>
         );
     }
     let opened = Store::open(&folder, &keys);
-    let (store, report) = opened.with_context(|| {
-        format!("cannot open the device database in {}; does a gateway run on it?", data.display())
-    })?;
+    let (store, report) =
+        opened.with_context(|| format!("cannot open the device database in {}", data.display()))?;
     if report.is_alarming() {
         eprintln!("gateway: the device database was recovered: {}", process::alarm(&report));
     }

@@ -10,7 +10,7 @@ use settings::Places;
 
 const HELP: &str = "\
 Usage: gateway --settings FILE [--data DIR] [--control SOCKET] [--workers N]
-       gateway --settings FILE | --data DIR --export
+       gateway (--settings FILE | --data DIR) --export
 
 Serves mail clients as FILE says. Prints one JSON line with its addresses on standard output once it serves,
 and logs on standard error. SIGHUP reads the settings and certificates again, SIGTERM and SIGINT drain and stop.
@@ -39,7 +39,6 @@ fn main() -> ExitCode {
     while let Some(argument) = arguments.next() {
         match argument.to_str() {
             Some("--settings") => settings = arguments.next().map(PathBuf::from),
-            Some("--export") => is_export = true,
             Some("--workers") => {
                 match arguments.next().and_then(|n| n.to_str()?.parse().ok()).filter(|n| *n > 0) {
                     Some(number) => workers = Some(number),
@@ -48,6 +47,7 @@ fn main() -> ExitCode {
             }
             Some("--data") => places.data = arguments.next().map(PathBuf::from),
             Some("--control") => places.control = arguments.next().map(PathBuf::from),
+            Some("--export") => is_export = true,
             Some("--help" | "-h") => {
                 print!("{HELP}");
                 return ExitCode::SUCCESS;
@@ -56,13 +56,7 @@ fn main() -> ExitCode {
         }
     }
     if is_export {
-        return match export::run(settings.as_deref(), places.data) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("gateway: {error:#}");
-                ExitCode::FAILURE
-            }
-        };
+        return ended(export::run(settings.as_deref(), &places));
     }
     let Some(file) = settings else { return usage("--settings FILE is missing") };
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -80,6 +74,10 @@ fn main() -> ExitCode {
         }
         Err(error) => Err(anyhow::anyhow!("cannot start the runtime: {error}")),
     };
+    ended(result)
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -8,6 +8,7 @@ mod template;
 use core::fmt::{self, Display};
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use board::disk::{Disk, Growth, Role, grow_data};
@@ -121,8 +122,14 @@ fn from_partition(disk: &Disk, feed: &dyn Fn()) -> Result<(Mode, String), String
             mount::data(partition).map_err(|error| format!("{name} cannot be mounted: {}", error.desc()))?;
             (Mode::Created, String::new())
         }
-        Content::Ext4(superblock) => {
-            let damaged = superblock.has_errors().then(|| "the file system has noted errors".to_owned());
+        Content::Ext4(mut superblock) => {
+            let damaged = if superblock.is_whole() {
+                superblock.has_errors().then(|| "the file system has noted errors".to_owned())
+            } else {
+                seal(&device, &mut superblock)
+                    .map_err(|error| format!("{name}: its superblock cannot be mended: {error}"))?;
+                Some("the superblock was written in part".to_owned())
+            };
             drop(device);
             mount_or_mend(partition, damaged, feed)?
         }
@@ -141,6 +148,16 @@ fn from_partition(disk: &Disk, feed: &dyn Fn()) -> Result<(Mode, String), String
         say!("{}: the file system cannot grow: {error}", mount::DATA);
     }
     Ok((mode, reason))
+}
+
+/// Gives a superblock of which a power cut kept only one sector of two the checksum of what is there: ext4 writes both as
+/// one, changes hardly anything in the second but the checksum, and neither kernel nor e2fsck takes one whose checksum is
+/// wrong. A young file system has no other copy, and a copy is older; the check that follows looks whether all of it fits.
+fn seal(device: &File, superblock: &mut ext4::Superblock) -> io::Result<()> {
+    superblock.seal();
+    let second = superblock.bytes().get(ext4::LENGTH / 2..).unwrap_or_default();
+    device.write_all_at(second, (ext4::SUPERBLOCK + ext4::LENGTH / 2) as u64)?;
+    device.sync_all()
 }
 
 /// Makes the file system. Until the last write the partition counts as blank; a power cut means: again.

@@ -151,6 +151,10 @@ impl Bench {
 
     /// Starts `init network` on the box, with this section of settings.
     fn start(&mut self, section: &str) {
+        self.start_with(section, &[]);
+    }
+
+    fn start_with(&mut self, section: &str, arguments: &[&str]) {
         fs::write(self.path("settings.toml"), format!("[network]\n{section}\n")).unwrap();
         fs::write(self.path("release.toml"), "version = \"1\"\ntime = 1700000000\n").unwrap();
         let child = Command::new("nsenter")
@@ -162,6 +166,7 @@ impl Bench {
             .args(["--release".as_ref(), self.path("release.toml").as_os_str()])
             .args(["--run".as_ref(), self.path("run").as_os_str()])
             .args(["--clock".as_ref(), self.path("clock").as_os_str()])
+            .args(arguments)
             .env("NOTIFY_SOCKET", self.path("notify"))
             .env("WATCHDOG_USEC", "3000000")
             .spawn()
@@ -328,4 +333,22 @@ fn the_interface_with_a_cable_is_taken() {
     bench.servers.clear();
     bench.dnsmasq();
     bench.until("X_STAGE=network if=lan0 addr=192.0.2.1");
+}
+
+/// Both have a cable; the board's descriptor says which is its own, and the settings may say otherwise.
+#[test]
+fn the_boards_own_interface_comes_first_and_the_settings_before_it() {
+    if !isolated("the_boards_own_interface_comes_first_and_the_settings_before_it") {
+        return;
+    }
+    let mut bench = Bench::new();
+    bench.cable("other", "lan0");
+    run("ip link set other up");
+    bench.dnsmasq();
+    bench.start_with("", &["--uplink", "wan0", "--uplink", "la*"]);
+    bench.until("READY=1");
+    bench.until("X_STAGE=network if=lan0 addr=none how=waiting carrier=yes");
+    bench.init = None;
+    bench.start_with("interface = \"eth0\"", &["--uplink", "la*"]);
+    bench.until("X_STAGE=network if=eth0 addr=192.0.2.1");
 }

@@ -23,7 +23,7 @@ pub enum StoreError {
     #[error("the device database is lost: {0}")]
     Lost(String),
     /// Another process has it open: a gateway that serves, or an export. Opening would mend what that one is writing.
-    #[error("another process has the device database open")]
+    #[error("another process has it open: a gateway that serves can be asked (postern export), or stopped")]
     InUse,
     /// Somebody put a symbolic link where the database keeps its files.
     #[error("{0} is a symbolic link: refused")]

@@ -4,7 +4,6 @@
 //! Nothing is mounted: the partition lies in memory, `debugfs` takes the files out of it.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
@@ -12,27 +11,43 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use crc::{CRC_32_ISCSI, Crc};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::statvfs::statvfs;
 use serde_json::Value;
 
-use super::image::Image;
+use super::image::{Image, is_zero};
 use crate::install;
 
-/// Where ext4 says that it is ext4, and how.
-const MAGIC_AT: u64 = 1024 + 56;
-const MAGIC: [u8; 2] = [0x53, 0xef];
+/// Octets that the files of all threads may need.
+const ROOM: u64 = 256 << 20;
+/// The folders of the gateway and of the settings on the partition.
+const FOLDERS: [&str; 2] = ["gateway", "settings"];
 
-/// Judges images. Cheap to share; each thread works on a [`Table`] of its own.
+/// Where ext4 says that it is ext4, and how.
+const MAGIC_AT: u64 = SUPERBLOCK_AT + 56;
+const MAGIC: [u8; 2] = [0x53, 0xef];
+const SUPERBLOCK_AT: u64 = 1024;
+const SUPERBLOCK: usize = 1024;
+const READ_ONLY_COMPATIBLE_AT: usize = 0x64;
+const METADATA_CHECKSUMS: u32 = 0x400;
+const CHECKSUM_AT: usize = 0x3fc;
+const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+
+/// What init has in the first sector while it makes the file system, and how much must be zero for it to take a partition
+/// for blank otherwise.
+const MARK: &[u8] = b"postern: data is being laid out\n";
+const START: usize = 128 << 10;
+
+/// Judges data partitions. Each thread works on a [`Table`] of its own.
 #[derive(Clone, Debug)]
 pub struct Judge {
-    /// The gateway's folder on it, such as `/gateway`.
-    pub folder: String,
     /// The gateway that opens the database.
-    pub gateway: PathBuf,
-    /// Files that must be there as they are here or not at all, by their paths on the partition.
-    pub files: Vec<(String, Vec<u8>)>,
-    /// Where small files may be put; best in memory, since the gateway syncs them.
-    pub scratch: PathBuf,
+    gateway: PathBuf,
+    /// The settings folder's files.
+    settings: Vec<(String, Vec<u8>)>,
+    /// Where small files are put.
+    scratch: PathBuf,
 }
 
 /// What a box would find.
@@ -42,6 +57,8 @@ pub struct Found {
     pub is_blank: bool,
     /// Why the data partition cannot be used as it is, or holds what must not be.
     pub damage: Option<String>,
+    /// What the journal alone did not mend, but the box does: it says `repaired`.
+    pub repaired: Option<String>,
     /// Why the gateway would not start.
     pub refused: Option<String>,
     /// What the gateway mended when it opened its database.
@@ -60,6 +77,27 @@ pub struct Table<'a> {
 }
 
 impl Judge {
+    /// One that has databases opened by this gateway. `seed`: the folder of settings that the box was provisioned with, all
+    /// of which must be on the partition, or nothing of it yet.
+    ///
+    /// # Errors
+    /// The seed cannot be read.
+    pub fn new(gateway: &Path, seed: Option<&Path>) -> Result<Self> {
+        let mut settings = Vec::new();
+        for entry in seed.map(fs::read_dir).transpose()?.into_iter().flatten() {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                settings.push((entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path())?));
+            }
+        }
+        // The gateway syncs what it opens: a disk would make that slow, memory does not.
+        let memory = Path::new("/dev/shm");
+        let has_room =
+            statvfs(memory).is_ok_and(|disk| disk.blocks_available() * disk.fragment_size() > ROOM);
+        let scratch = if has_room { memory.into() } else { std::env::temp_dir() };
+        Ok(Self { gateway: gateway.into(), settings, scratch })
+    }
+
     /// A place for one thread.
     ///
     /// # Errors
@@ -86,15 +124,32 @@ impl Table<'_> {
     pub fn judge(&self, image: &Image, data: &Range<u64>) -> Result<Found> {
         let mut found = Found::default();
         if image.get(data.start + MAGIC_AT, 2) != MAGIC {
-            found.is_blank = true;
+            let start = image.get(data.start, START);
+            found.is_blank = start.starts_with(MARK) || is_zero(&start);
+            if !found.is_blank {
+                found.damage =
+                    Some("it is neither blank nor a file system: the box would not touch it".to_owned());
+            }
             return Ok(found);
         }
-        image.store(data, &self.partition)?;
-        // As the box does: 0 is sound, 1 is mended; whatever is more is more than a journal can leave.
+        let superblock = image.get(data.start + SUPERBLOCK_AT, SUPERBLOCK);
+        if let Some(sealed) = sealed(&superblock) {
+            found.repaired = Some("the superblock was written in part".to_owned());
+            let mut image = image.clone();
+            image.write(data.start + SUPERBLOCK_AT, &sealed);
+            image.store(data, &self.partition)?;
+        } else {
+            image.store(data, &self.partition)?;
+        }
+        // As the box does: 0 is sound, 1 is mended; where more than the journal is to be mended, all that can be is.
         let checked = self.run("e2fsck", &["-p"])?;
         if !matches!(checked.status.code(), Some(0 | 1)) {
-            found.damage = Some(said(&checked));
-            return Ok(found);
+            found.repaired = Some(said(&checked));
+            let mended = self.run("e2fsck", &["-y"])?;
+            if !matches!(mended.status.code(), Some(0 | 1)) {
+                found.damage = Some(said(&mended));
+                return Ok(found);
+            }
         }
         let whole = self.run("e2fsck", &["-f", "-n"])?;
         if !whole.status.success() {
@@ -106,36 +161,29 @@ impl Table<'_> {
             fs::remove_dir_all(&taken)?;
         }
         fs::create_dir(&taken)?;
-        self.take_out(&taken, &mut found)?;
-        let folder = taken.join(self.judge.folder.trim_start_matches('/'));
-        if folder.join("devices").exists() || folder.join("keys").exists() {
-            self.open(&folder, &mut found)?;
-        }
-        Ok(found)
-    }
-
-    /// Copies the gateway's folder and the files to be compared out of the partition.
-    fn take_out(&self, taken: &Path, found: &mut Found) -> Result<()> {
-        let judge = self.judge;
-        let mut commands = format!("rdump \"{}\" \"{}\"\n", judge.folder, taken.display());
-        for (number, (path, _)) in judge.files.iter().enumerate() {
-            let to = taken.join(format!("file.{number}"));
-            let _ = writeln!(commands, "dump \"{path}\" \"{}\"", to.display());
-        }
+        let commands: String =
+            FOLDERS.map(|folder| format!("rdump /{folder} \"{}\"\n", taken.display())).concat();
         let script = self.folder.path().join("commands");
         fs::write(&script, commands)?;
         let dumped = self.run("debugfs", &["-f", &script.display().to_string()])?;
         ensure!(dumped.status.success(), "debugfs failed: {}", said(&dumped));
-        for (number, (path, wanted)) in judge.files.iter().enumerate() {
-            // debugfs makes the file before it looks for the one to copy: an empty one may be none.
-            let content = fs::read(taken.join(format!("file.{number}"))).unwrap_or_default();
-            let is_absent = content.is_empty() && said(&dumped).contains(&format!("{path}: File not found"));
-            if !is_absent && content != *wanted {
-                found.damage =
-                    Some(format!("{path} has {} octets that are not what it was made of", content.len()));
-            }
+        let [gateway, settings] = FOLDERS.map(|folder| taken.join(folder));
+        if settings.exists() {
+            found.damage = self.compare(&settings);
         }
-        Ok(())
+        if gateway.join("devices").exists() || gateway.join("keys").exists() {
+            self.open(&gateway, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// What of the settings is not as it was provisioned.
+    fn compare(&self, folder: &Path) -> Option<String> {
+        let is_whole = |(name, content): &&(String, Vec<u8>)| {
+            fs::read(folder.join(name)).is_ok_and(|found| found == *content)
+        };
+        let (name, _) = self.judge.settings.iter().find(|file| !is_whole(file))?;
+        Some(format!("the settings folder is there, but {name} in it is not what it was made of"))
     }
 
     fn open(&self, data: &Path, found: &mut Found) -> Result<()> {
@@ -177,10 +225,104 @@ impl Table<'_> {
     }
 }
 
+/// The superblock with the checksum of what is in it, as init seals one of whose two sectors a power cut kept one; `None` if
+/// it is whole (`struct ext4_super_block`: the kernel's CRC-32C is not inverted at its end).
+fn sealed(superblock: &[u8]) -> Option<Vec<u8>> {
+    let word = |at: usize| superblock.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+    let checksum = !CRC.checksum(superblock.get(..CHECKSUM_AT)?);
+    if word(READ_ONLY_COMPATIBLE_AT)? & METADATA_CHECKSUMS == 0 || word(CHECKSUM_AT)? == checksum {
+        return None;
+    }
+    Some([superblock.get(..CHECKSUM_AT)?, &checksum.to_le_bytes()].concat())
+}
+
 /// All that a program said, in one line.
 fn said(output: &Output) -> String {
     let text = [&output.stdout[..], &output.stderr[..]].concat();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     format!("{}: {}", output.status, lines.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: u64 = 16 << 20;
+
+    /// A partition made by mke2fs with these files, as init's template is.
+    fn partition(files: &[(&str, &[u8])]) -> Image {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, content) in files {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(SIZE).unwrap();
+        let made = Command::new(install::find("mke2fs").unwrap())
+            .args(["-q", "-t", "ext4", "-b", "4096", "-d"])
+            .args([folder.path(), file.path()])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", said(&made));
+        Image::read(file.path()).unwrap()
+    }
+
+    fn judged(image: &Image) -> Found {
+        let seed = tempfile::tempdir().unwrap();
+        fs::write(seed.path().join("settings.toml"), "schema = 1").unwrap();
+        fs::write(seed.path().join("front.pem"), "a certificate").unwrap();
+        // Stands for a gateway whose database does not open.
+        let judge = Judge::new(Path::new("/bin/false"), Some(seed.path())).unwrap();
+        judge.table().unwrap().judge(image, &(0..SIZE)).unwrap()
+    }
+
+    #[test]
+    fn what_init_takes_for_blank_is_blank_and_nothing_else() {
+        let mut image = Image::default();
+        assert!(judged(&image).is_blank);
+        image.write(0, MARK);
+        image.write(9_000, &[7; 9_000]);
+        assert!(judged(&image).is_blank);
+        image.clear(0, 512);
+        let found = judged(&image);
+        assert!(!found.is_blank && found.damage.unwrap().contains("neither blank"));
+    }
+
+    #[test]
+    fn a_superblock_written_in_part_is_sealed() {
+        let whole = partition(&[]);
+        let mut torn = whole.clone();
+        // The time of the last write, in the first sector.
+        torn.write(SUPERBLOCK_AT + 0x30, &[1, 2, 3, 4]);
+        let found = judged(&torn);
+        assert_eq!(
+            (found.repaired.as_deref(), found.damage),
+            (Some("the superblock was written in part"), None)
+        );
+        assert_eq!(judged(&whole), Found::default());
+    }
+
+    #[test]
+    fn settings_are_whole_or_not_there_at_all() {
+        let whole: [(&str, &[u8]); 2] =
+            [("settings/settings.toml", b"schema = 1"), ("settings/front.pem", b"a certificate")];
+        assert_eq!(judged(&partition(&[])), Found::default());
+        assert_eq!(judged(&partition(&whole)), Found::default());
+        let damage = |files: &[(&str, &[u8])]| judged(&partition(files)).damage.unwrap();
+        assert!(damage(&whole[..1]).contains("front.pem"));
+        assert!(damage(&[whole[0], ("settings/front.pem", b"")]).contains("front.pem"));
+    }
+
+    #[test]
+    fn damage_and_a_database_that_does_not_open_are_told() {
+        let mut image = partition(&[("gateway/keys", b"none")]);
+        let found = judged(&image);
+        assert!(found.refused.unwrap().contains("exit status: 1") && found.damage.is_none());
+        // The root folder's inode, in the table that the first group's descriptor names: no journal mends that.
+        let table = u32::from_le_bytes(image.get(4096 + 8, 4).try_into().unwrap());
+        image.write(u64::from(table) * 4096, &[0x55; 1024]);
+        assert!(judged(&image).damage.is_some());
+    }
 }

@@ -68,7 +68,7 @@ impl Load<'_> {
             let after = flushed(self.log)?;
             let promise = Promise { account: account.user.clone(), client: client.clone(), after };
             promises.lock().unwrap_or_else(PoisonError::into_inner).push(promise);
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 self.log_in(account, &client, &token)?;
             }
         }

@@ -133,7 +133,7 @@ struct Superblock {
 
 impl Superblock {
     /// `None` while nothing has been flushed: QEMU has not written it yet.
-    fn read(mut file: &File) -> Result<Option<Self>> {
+    fn read(file: &File) -> Result<Option<Self>> {
         let mut bytes = Vec::with_capacity(SUPERBLOCK);
         file.take(SUPERBLOCK as u64).read_to_end(&mut bytes)?;
         if bytes.iter().all(|octet| *octet == 0) {

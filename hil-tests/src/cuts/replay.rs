@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::image::Image;
+use super::image::{Image, is_zero};
 use super::log::Log;
 
 /// Octets of a sector, the least that a disk writes.
@@ -56,35 +56,61 @@ pub enum Disk {
     Lying,
 }
 
-/// Every prefix of the log's writes, with all and with none of what was not flushed, and then `more` random cuts, of which
-/// there is always something not flushed; in the order of the log.
-pub fn plan(log: &Log, more: usize, seed: u64) -> Vec<Cut> {
-    let mut random = Random(seed);
-    let mut cuts = vec![Cut { after: 0, kept: Kept::All, seed: 0 }];
-    let mut loose = Vec::new();
-    let mut is_loose = false;
-    for (number, entry) in log.entries().iter().enumerate() {
-        let after = number + 1;
-        if entry.flush {
-            is_loose = false;
+/// How many cuts to make in each part of a log.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Prefixes of its writes: each with all and with nothing of what was not flushed. All prefixes, if there are no more;
+    /// otherwise as many, evenly spread. (An SD card writes by sectors: laying out a file system takes it 100,000.)
+    pub prefixes: usize,
+    /// Cuts at random, where something was not flushed.
+    pub random: usize,
+    /// For the randomness: the same number, the same cuts.
+    pub seed: u64,
+}
+
+impl Plan {
+    /// The cuts in the parts of a log that end before these requests and, the last one, at its end; in the order of the log.
+    pub fn cuts(&self, log: &Log, parts: &[usize]) -> Vec<Cut> {
+        let mut writes = Vec::new();
+        let mut loose = Vec::new();
+        let mut is_loose = false;
+        for (number, entry) in log.entries().iter().enumerate() {
+            is_loose &= !entry.flush;
+            is_loose |= entry.change.is_some_and(|change| !change.lasts);
+            if entry.change.is_some() {
+                writes.push(number + 1);
+            }
+            if is_loose {
+                loose.push(number + 1);
+            }
         }
-        is_loose |= entry.change.is_some_and(|change| !change.lasts);
-        if entry.change.is_some() {
-            cuts.push(Cut { after, kept: Kept::All, seed: 0 });
+        let mut cuts = vec![Cut { after: 0, kept: Kept::All, seed: 0 }];
+        let mut random = Random(self.seed);
+        let mut from = 0;
+        for to in parts.iter().copied().chain([usize::MAX]) {
+            let part = |all: &[usize]| {
+                let place = |bound| all.partition_point(|after| *after < bound);
+                all.get(place(from)..place(to)).unwrap_or_default().to_vec()
+            };
+            let (writes, loose) = (part(&writes), part(&loose));
+            let few = self.prefixes.min(writes.len());
+            for after in (0..few).filter_map(|number| writes.get(number * writes.len() / few)) {
+                cuts.push(Cut { after: *after, kept: Kept::All, seed: 0 });
+                if loose.binary_search(after).is_ok() {
+                    cuts.push(Cut { after: *after, kept: Kept::None, seed: 0 });
+                }
+            }
+            for _ in 0..self.random {
+                let kept = [Kept::Some, Kept::Pages, Kept::Sectors][random.below(3)];
+                if let Some(after) = loose.get(random.below(loose.len())) {
+                    cuts.push(Cut { after: *after, kept, seed: random.next() });
+                }
+            }
+            from = to;
         }
-        if is_loose {
-            loose.push(after);
-            cuts.push(Cut { after, kept: Kept::None, seed: 0 });
-        }
+        cuts.sort_by_key(|cut| cut.after);
+        cuts
     }
-    for _ in 0..more {
-        let kept = [Kept::Some, Kept::Pages, Kept::Sectors][random.below(3)];
-        if let Some(after) = loose.get(random.below(loose.len())) {
-            cuts.push(Cut { after: *after, kept, seed: random.next() });
-        }
-    }
-    cuts.sort_by_key(|cut| cut.after);
-    cuts
 }
 
 /// A disk on its way through a log.
@@ -155,13 +181,14 @@ impl<'a> Replay<'a> {
         let entry = self.log.entries().get(self.after).context("a cut behind the end of the log")?;
         self.after += 1;
         if entry.flush && self.disk == Disk::Honest {
-            self.durable = self.seen.clone();
-            self.cached.clear();
+            for write in self.cached.drain(..) {
+                write.apply(&mut self.durable);
+            }
         }
         if let Some(change) = &entry.change {
             let what = match self.log.data(change)? {
-                Some(data) => What::Data(data.into()),
-                None => What::Zeros(change.length),
+                Some(data) if !is_zero(&data) => What::Data(data.into()),
+                Some(_) | None => What::Zeros(change.length),
             };
             let write = Write { at: change.at, what };
             write.apply(&mut self.seen);
@@ -186,20 +213,25 @@ impl Write {
     /// Whole or not at all with [`Kept::Some`]; otherwise a third of the writes is torn, too.
     fn apply_some(&self, image: &mut Image, kept: Kept, random: &mut Random) {
         let is_torn = matches!(kept, Kept::Pages | Kept::Sectors) && random.below(3) == 0;
-        match &self.what {
-            What::Data(data) if is_torn => {
-                let unit = if kept == Kept::Pages { PAGE } else { SECTOR };
-                // Up to somewhere, as a cut in the middle leaves it, or here and there, as a cache does.
-                let limit = (random.below(2) == 0).then(|| random.below(data.len() / unit + 1));
-                for (number, part) in data.chunks(unit).enumerate() {
-                    if limit.map_or_else(|| random.below(2) == 0, |limit| number < limit) {
-                        image.write(self.at + (number * unit) as u64, part);
-                    }
-                }
+        if !is_torn {
+            if random.below(2) == 0 {
+                self.apply(image);
             }
-            What::Data(_) | What::Zeros(_) => {
-                if random.below(2) == 0 {
-                    self.apply(image);
+            return;
+        }
+        let unit = if kept == Kept::Pages { PAGE } else { SECTOR };
+        let length = match &self.what {
+            What::Data(data) => data.len(),
+            What::Zeros(length) => usize::try_from(*length).unwrap_or(usize::MAX),
+        };
+        // Up to somewhere, as a cut in the middle leaves it, or here and there, as a cache does.
+        let limit = (random.below(2) == 0).then(|| random.below(length / unit + 1));
+        for (number, from) in (0..length).step_by(unit).enumerate() {
+            if limit.map_or_else(|| random.below(2) == 0, |limit| number < limit) {
+                let (at, end) = (self.at + from as u64, length.min(from + unit));
+                match &self.what {
+                    What::Data(data) => image.write(at, data.get(from..end).unwrap_or_default()),
+                    What::Zeros(_) => image.clear(at, (end - from) as u64),
                 }
             }
         }
@@ -301,17 +333,23 @@ mod tests {
     }
 
     #[test]
-    fn the_plan_has_every_prefix_and_the_random_cuts_asked_for() {
+    fn the_plan_has_the_prefixes_and_the_random_cuts_asked_for() {
         let file = recorded();
         let log = Log::open(file.path()).unwrap();
-        let cuts = plan(&log, 50, 7);
-        let at = |kept: Kept| -> Vec<usize> {
+        let plan = Plan { prefixes: 50, random: 20, seed: 7 };
+        let at = |cuts: &[Cut], kept: Kept| -> Vec<usize> {
             cuts.iter().filter(|cut| cut.kept == kept).map(|cut| cut.after).collect()
         };
-        assert_eq!(at(Kept::All), [0, 1, 3, 4, 5]);
-        assert_eq!(at(Kept::None), [1, 3, 4, 5]);
-        assert_eq!(cuts.len(), 5 + 4 + 50);
+        let cuts = plan.cuts(&log, &[]);
+        assert_eq!(at(&cuts, Kept::All), [0, 1, 3, 4, 5]);
+        assert_eq!(at(&cuts, Kept::None), [1, 3, 4, 5]);
+        assert_eq!(cuts.len(), 5 + 4 + 20);
         assert!(cuts.is_sorted_by_key(|cut| cut.after));
-        assert_eq!(cuts, plan(&log, 50, 7));
+        assert_eq!(cuts, plan.cuts(&log, &[]));
+        let parts = plan.cuts(&log, &[2]);
+        assert_eq!(parts.len(), 5 + 4 + 2 * 20);
+        assert_eq!(parts.iter().filter(|cut| cut.after == 1).count(), 2 + 20);
+        let few = Plan { prefixes: 1, ..plan }.cuts(&log, &[2]);
+        assert_eq!(at(&few, Kept::All), [0, 1, 3]);
     }
 }

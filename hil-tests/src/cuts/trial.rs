@@ -15,11 +15,13 @@ use super::gpt::partition;
 use super::image::Image;
 use super::judge::{Found, Judge};
 use super::log::Log;
-use super::replay::{Cut, Disk, Replay, plan};
+use super::replay::{Cut, Disk, Replay};
 use super::slots::{self, Choice};
 
 /// How many failures are told in full.
 const TOLD: usize = 12;
+/// Letters of what was mended.
+const GIST: usize = 100;
 
 /// A disk while something wrote to it, and what its users were told meanwhile.
 #[derive(Clone, Debug)]
@@ -77,12 +79,14 @@ pub struct Tally {
     pub losses: usize,
     /// Cuts after which the gateway would not start.
     pub refused: usize,
-    /// Cuts that left a data partition which the journal alone does not mend, or a file by halves.
+    /// Cuts that left a data partition which the box cannot mend, or a file by halves.
     pub damaged: usize,
+    /// Cuts that left a data partition which the journal alone does not mend: the box checks all of it, and says so.
+    pub repaired: usize,
     /// Cuts after which another firmware would boot.
     pub wrong_slots: usize,
-    /// Images whose database had to be mended by more than reading its tail; nothing is lost by that.
-    pub mended: usize,
+    /// What box and gateway mended, and on how many data partitions; nothing is lost by that.
+    pub mended: BTreeMap<String, usize>,
     /// The first failures in words.
     pub failures: Vec<String>,
     /// How long it took.
@@ -109,7 +113,8 @@ impl fmt::Display for Tally {
             f,
             "{} power cuts in {} requests ({} flushes, {} acknowledgements): {} different data partitions, {} cuts after an \
              acknowledgement, {} before there was a file system; lost {}, would not open {}, damaged {}, wrong slot {}; \
-             {} databases mended; {:.0?}",
+             repaired {}; \
+             {:.0?}",
             self.cuts,
             self.requests,
             self.flushes,
@@ -121,9 +126,10 @@ impl fmt::Display for Tally {
             self.refused,
             self.damaged,
             self.wrong_slots,
-            self.mended,
+            self.repaired,
             self.took
         )?;
+        self.mended.iter().try_for_each(|(what, count)| write!(f, "\n  {count} times {what}"))?;
         self.failures.iter().try_for_each(|failure| write!(f, "\n  {failure}"))
     }
 }
@@ -136,27 +142,11 @@ struct Outcome {
     slot: Option<Choice>,
 }
 
-/// Judges every prefix of the recording and `more` random cuts, on a disk of this kind.
+/// Judges these cuts, which come in the order of the log, on a disk of this kind.
 ///
 /// # Errors
 /// The recording cannot be read, or the judge fails. What the cuts cost is in the tally.
-pub fn run(recording: &Recording, expected: &Expected, disk: Disk, more: usize) -> Result<Tally> {
-    let log = Log::open(&recording.log)?;
-    let cuts = plan(&log, more, 20_261_122);
-    run_cuts(recording, expected, disk, &log, &cuts)
-}
-
-/// As [`run`], with cuts of the caller's choice, in the order of the log.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_cuts(
-    recording: &Recording,
-    expected: &Expected,
-    disk: Disk,
-    log: &Log,
-    cuts: &[Cut],
-) -> Result<Tally> {
+pub fn run(recording: &Recording, expected: &Expected, disk: Disk, log: &Log, cuts: &[Cut]) -> Result<Tally> {
     let start = Instant::now();
     let base = Image::read(&recording.base)?;
     let last = recording.promises.iter().map(|promise| promise.after).max().unwrap_or(0);
@@ -168,7 +158,7 @@ pub fn run_cuts(
         promises: recording.promises.len(),
         cuts: cuts.len(),
         images: founds.len(),
-        mended: founds.values().filter(|found| found.mended.is_some()).count(),
+        mended: mended(&founds),
         ..Tally::default()
     };
     for outcome in &outcomes {
@@ -186,11 +176,22 @@ pub fn run_cuts(
     Ok(tally)
 }
 
+/// What was mended in file systems and databases, without numbers and details, so that the like are counted together.
+fn mended(founds: &Judged) -> BTreeMap<String, usize> {
+    let mut all = BTreeMap::new();
+    for told in founds.values().flat_map(|found| [&found.mended, &found.repaired]).flatten() {
+        let gist: String = told.chars().filter(|c| !c.is_ascii_digit()).take(GIST).collect();
+        *all.entry(gist).or_default() += 1;
+    }
+    all
+}
+
 fn count(tally: &mut Tally, outcome: &Outcome, found: &Found, recording: &Recording, expected: &Expected) {
     let cut = &outcome.cut;
     let due: Vec<&Promise> = recording.promises.iter().filter(|promise| promise.after <= cut.after).collect();
     tally.promised += usize::from(!due.is_empty());
     tally.blank += usize::from(found.is_blank);
+    tally.repaired += usize::from(found.repaired.is_some());
     if let Some(damage) = &found.damage {
         tally.damaged += 1;
         tally.fail(cut, damage);
@@ -247,7 +248,7 @@ fn judge_all(
     let (sender, receiver) = sync_channel::<Job>(threads * 2);
     let receiver = Arc::new(Mutex::new(receiver));
     thread::scope(|scope| -> Result<()> {
-        let judges: Vec<_> = (0..threads)
+        let workers: Vec<_> = (0..threads)
             .map(|_| {
                 let receiver = Arc::clone(&receiver);
                 scope.spawn(move || work(&expected.judge, &receiver, judged))
@@ -277,8 +278,8 @@ fn judge_all(
             }
         }
         drop(sender);
-        for judge in judges {
-            judge.join().map_err(|_| anyhow::anyhow!("a judge panicked"))??;
+        for worker in workers {
+            worker.join().map_err(|_| anyhow::anyhow!("a judge panicked"))??;
         }
         Ok(())
     })?;
@@ -293,25 +294,4 @@ fn work(judge: &Judge, queue: &Mutex<Receiver<Job>>, judged: &Mutex<Judged>) -> 
         let found = table.judge(&image, &data)?;
         judged.lock().unwrap_or_else(PoisonError::into_inner).insert(identity, found);
     }
-}
-
-/// The recordings of a box that was started several times on one disk, one after the other: each begins where the one before
-/// ended, and all that was promised before it holds from its first instant on.
-///
-/// # Errors
-/// As [`run`]; a tally for each recording.
-pub fn run_all(recordings: &[Recording], expected: &Expected, disk: Disk, more: usize) -> Result<Vec<Tally>> {
-    let mut before: BTreeMap<(String, String), Promise> = BTreeMap::new();
-    recordings
-        .iter()
-        .map(|recording| {
-            let mut whole = recording.clone();
-            whole.promises.extend(before.values().cloned());
-            for promise in &recording.promises {
-                let kept = Promise { after: 0, ..promise.clone() };
-                before.insert((kept.account.clone(), kept.client.clone()), kept);
-            }
-            run(&whole, expected, disk, more)
-        })
-        .collect()
 }

@@ -1,6 +1,7 @@
 //! The five ways to a board on a bench: a USB serial port, a relay, an SD mux, a network interface, and whatever sets
 //! its clock, if anything does.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,6 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,7 +31,7 @@ pub fn open(bench: &Bench) -> Result<Ways> {
         None => Box::new(Missing("a bench cannot set the board's clock")),
     };
     let net: Box<dyn Net> = match bench.net.clone() {
-        Some(wire) => Box::new(wire),
+        Some(wire) => Box::new(Cable { wire, doors: Mutex::default() }),
         None => Box::new(Missing("the bench has no network")),
     };
     Ok(Ways {
@@ -196,24 +198,51 @@ fn appears(disk: &Path) -> Result<()> {
     bail!("{} did not appear within 10 s after the mux gave it to this machine", disk.display())
 }
 
-impl Net for Wire {
+/// The bench's network.
+struct Cable {
+    wire: Wire,
+    /// Ports of this machine's loopback that lead to the board's.
+    doors: Mutex<BTreeMap<u16, SocketAddr>>,
+}
+
+impl Net for Cable {
     fn port(&self, port: u16) -> Result<SocketAddr> {
-        Ok(self.forward.get(&port.to_string()).copied().unwrap_or(SocketAddr::new(self.board, port)))
+        let board = self
+            .wire
+            .forward
+            .get(&port.to_string())
+            .copied()
+            .unwrap_or(SocketAddr::new(self.wire.board, port));
+        if board.ip().is_loopback() {
+            return Ok(board);
+        }
+        // Programs under test are told "localhost", as with every other rig.
+        let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(door) = doors.get(&port) {
+            return Ok(*door);
+        }
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let door = listener.local_addr()?;
+        balancer::pass_on(listener, board);
+        doors.insert(port, door);
+        Ok(door)
     }
 
     fn offer(&mut self, server: SocketAddr) -> Result<SocketAddr> {
         // The servers stay on loopback; only the bench's own network reaches this door to them.
-        let listener = TcpListener::bind((self.host, 0)).with_context(|| {
-            format!("cannot listen on {}; is that this machine's address on {}?", self.host, self.interface)
+        let Wire { interface, host, .. } = &self.wire;
+        let listener = TcpListener::bind((*host, 0)).with_context(|| {
+            format!("cannot listen on {host}; is that this machine's address on {interface}?")
         })?;
-        let address = listener.local_addr()?;
+        let mut address = listener.local_addr()?;
+        address.set_ip(self.wire.host_seen_as.unwrap_or(*host));
         balancer::pass_on(listener, server);
         Ok(address)
     }
 
     fn plug(&mut self, is_plugged: bool) -> Result<()> {
         let word = if is_plugged { "up" } else { "down" };
-        command(&["ip", "link", "set", "dev", &self.interface, word].map(String::from))
+        command(&["ip", "link", "set", "dev", &self.wire.interface, word].map(String::from))
     }
 }
 

@@ -257,6 +257,8 @@ pub struct Wire {
     pub interface: String,
     /// This machine's address there.
     pub host: IpAddr,
+    /// The address under which the board sees this machine, where that is another one.
+    pub host_seen_as: Option<IpAddr>,
     /// The board's address there: the bench's DHCP server gives it by the board's MAC address.
     pub board: IpAddr,
     /// Ports of the board that are reached under another address, such as behind a gateway of the lab.

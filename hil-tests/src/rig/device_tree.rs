@@ -16,7 +16,7 @@ use crate::rig::description::DeviceTree;
 const META_PACKAGE: &str = "linux-image-arm64";
 
 /// The device tree of a rig, ready for the emulator, in the workshop.
-pub(crate) fn prepare(tree: &DeviceTree, workshop: &Workshop) -> Result<PathBuf> {
+pub fn prepare(tree: &DeviceTree, workshop: &Workshop) -> Result<PathBuf> {
     let original = find(&tree.file)?;
     let copy = workshop.file("board.dtb");
     fs::copy(&original, &copy).with_context(|| format!("cannot copy {}", original.display()))?;

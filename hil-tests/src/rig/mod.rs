@@ -6,7 +6,7 @@
 pub mod bench;
 pub mod capability;
 pub mod description;
-mod device_tree;
+pub mod device_tree;
 pub mod fake;
 mod gdb;
 pub mod qemu;

@@ -27,7 +27,7 @@ use crate::rig::qmp::Qmp;
 use crate::rig::{Boot, Clock, Console, Debugger, Media, Net, Power, Ways, device_tree};
 
 /// Ports of the board that this machine can reach: mail, and the consoles to come.
-const PORTS: [u16; 8] = [993, 995, 465, 143, 110, 587, 443, 80];
+pub const PORTS: [u16; 8] = [993, 995, 465, 143, 110, 587, 443, 80];
 
 /// How the board sees this machine's loopback (QEMU's user network).
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2));
@@ -100,9 +100,14 @@ pub fn arguments(
     let file = paths.disk.display();
     let disk = match &boot.write_log {
         None => format!("id=disk,driver=raw,file.driver=file,file.filename={file}"),
+        // No flush of this machine's own below the recorder: then a flush is over at once, and no write can be completed
+        // while one is under way, which the log would show as flushed though it was not.
         Some(log) => format!(
-            "id=disk,driver=blklogwrites,file.driver=raw,file.file.driver=file,file.file.filename={file},\
-             log.driver=raw,log.file.driver=file,log.file.filename={}",
+            "id=disk,driver=blklogwrites,\
+             file.driver=raw,file.cache.no-flush=on,\
+             file.file.driver=file,file.file.cache.no-flush=on,file.file.filename={file},\
+             log.driver=raw,log.cache.no-flush=on,\
+             log.file.driver=file,log.file.cache.no-flush=on,log.file.filename={}",
             log.display()
         ),
     };
@@ -110,7 +115,8 @@ pub fn arguments(
         Disk::Virtio => {
             add(&["-drive", &format!("if=none,{disk}"), "-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
         }
-        Disk::Sd { sd } => add(&["-drive", &format!("if=sd,bus={sd},{disk}")]),
+        // A card has no cache that could be flushed, so what it has written lasts: the log shows a flush for every write.
+        Disk::Sd { sd } => add(&["-drive", &format!("if=sd,bus={sd},cache=writethrough,{disk}")]),
     }
 
     let forwards: String =

@@ -33,6 +33,13 @@ pub(crate) const RUST: &[Package] = &[
     package("libstd-rust-web-dev:arm64", "/usr/lib/rustlib/aarch64-unknown-linux-gnu/lib"),
 ];
 
+/// What builds the selector where rustup has not its target: the library's sources, and a linker for EFI programs.
+pub(crate) const SELECTOR: &[Package] = &[
+    package("rustc-web", "/usr/bin/rustc"),
+    package("rust-web-src", "/usr/lib/rustlib/src/rust/library/core/src/lib.rs"),
+    package("lld", "lld-link"),
+];
+
 /// The kernel and what builds it.
 pub(crate) const KERNEL: &[Package] = &[
     package("linux-source-6.12", "/usr/src/linux-source-6.12.tar.xz"),

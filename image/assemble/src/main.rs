@@ -13,6 +13,7 @@ mod kernel;
 mod release;
 mod rootfs;
 mod sbom;
+mod selector;
 mod template;
 mod toolchain;
 mod twice;
@@ -72,6 +73,12 @@ enum Task {
         /// Where kernels are kept; otherwise below `${XDG_CACHE_HOME:-$HOME/.cache}/postern`.
         #[arg(long)]
         kernel_cache: Option<PathBuf>,
+    },
+    /// Builds the selector, not signed.
+    Selector {
+        /// The folder for it.
+        #[arg(long)]
+        out: PathBuf,
     },
     /// Makes a disk image from signed files: boot, two slots, their state, data.
     Disk {
@@ -133,6 +140,7 @@ fn run(task: Task) -> Result<()> {
             tree.link(&nothing.to_bytes()?, &release)?;
             Ok(())
         }
+        Task::Selector { out } => selector::build(&places(None)?, &out),
         Task::Disk { selector, firmware, slot_b, rescue, seed, size, out } => {
             disk::Disk { selector, firmware, slot_b, rescue, seed, size }.write(&out)
         }

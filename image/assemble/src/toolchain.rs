@@ -14,7 +14,7 @@ use crate::{command, install};
 pub(crate) const TARGET: &str = "aarch64-unknown-linux-gnu";
 
 /// Debian's compiler.
-const DEBIAN: &str = "/usr/bin/rustc";
+pub(crate) const DEBIAN: &str = "/usr/bin/rustc";
 
 /// A Rust compiler that has the board's standard library.
 #[derive(Debug)]
@@ -66,19 +66,11 @@ impl Toolchain {
 
     /// `cargo` in the clone, with its target folder at `target`, hearing nothing of the caller's environment.
     pub(crate) fn cargo(&self, root: &Path, target: &Path, task: &str) -> Result<Command> {
-        let mut cargo = Command::new("cargo");
-        cargo.arg(task).current_dir(root);
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(steers_a_build) {
-                cargo.env_remove(name);
-            }
-        }
+        let mut cargo = deaf_cargo(root, target, task);
         let linker = "aarch64-linux-gnu-gcc";
-        cargo.env("CARGO_TARGET_DIR", target);
         cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", linker);
         cargo.env("CC_aarch64_unknown_linux_gnu", linker);
         cargo.env("AR_aarch64_unknown_linux_gnu", "aarch64-linux-gnu-ar");
-        cargo.env("SOURCE_DATE_EPOCH", "0");
         if let Some(rustc) = &self.rustc {
             cargo.env("RUSTC", rustc);
         }
@@ -110,6 +102,20 @@ impl Toolchain {
         }
         Ok(())
     }
+}
+
+/// `cargo` in the clone, hearing nothing of the caller's environment.
+pub(crate) fn deaf_cargo(root: &Path, target: &Path, task: &str) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.arg(task).current_dir(root);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(steers_a_build) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo.env("CARGO_TARGET_DIR", target);
+    cargo.env("SOURCE_DATE_EPOCH", "0");
+    cargo
 }
 
 fn flag(prefix: &str, folder: &Path, name: &str) -> OsString {

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use board::slots::{
-    COPIES, Choice, Firmware, PAYLOAD, RECORD, Reason, Records, Slot, SlotHeader, State, choose,
+    COPIES, Choice, Damage, Firmware, PAYLOAD, RECORD, Reason, Records, Slot, SlotHeader, State, choose,
 };
 
 use crate::gpt::{Partition, Partitions, SECTOR};
@@ -153,7 +153,8 @@ impl Journal {
         }
         let records = Records::read([&copies[0], &copies[1]]);
         for (offset, damage) in COPIES.iter().zip(records.damage()) {
-            if let Some(damage) = damage {
+            // A new box has written one copy only, or none; the latter is said below.
+            if let Some(damage) = damage.filter(|damage| *damage != Damage::Empty) {
                 machine.say(format_args!("the state at byte {offset} is not used: {damage}"));
             }
         }
@@ -198,7 +199,7 @@ const _: () = assert!(RECORD == SECTOR && PAYLOAD.is_multiple_of(SECTOR as u64),
 enum Trouble<E> {
     Missing,
     Disk(E),
-    Damage(board::slots::Damage),
+    Damage(Damage),
     Changed,
 }
 

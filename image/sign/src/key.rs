@@ -6,21 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::ValueEnum;
 
 use crate::tool::OPENSSL;
 
 /// What a key is for (UEFI specification §32.3).
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Role {
     /// The platform key: whoever holds it owns the machine, and decides over KEK.
-    #[value(name = "PK")]
     Platform,
     /// The key exchange key: decides over db.
-    #[value(name = "KEK")]
     Exchange,
     /// What boots is signed with this one.
-    #[value(name = "db")]
     Signature,
 }
 
@@ -52,18 +48,17 @@ impl Keys {
     pub(crate) fn certificate(&self, role: Role) -> PathBuf {
         self.0.join(role.name()).with_extension("crt")
     }
+}
 
-    /// A private key, if it is as private as it should be.
-    pub(crate) fn private(&self, role: Role) -> Result<PathBuf> {
-        let key = self.0.join(role.name()).with_extension("key");
-        let about = fs::metadata(&key).with_context(|| format!("no private key at {}", key.display()))?;
-        ensure!(
-            about.mode().trailing_zeros() >= 6, // nothing for group and others
-            "{} may be read by others: has somebody? If not, chmod 600 it and try again",
-            key.display()
-        );
-        Ok(key)
-    }
+/// Fails if others may read a private key.
+pub(crate) fn ensure_private(key: &Path) -> Result<()> {
+    let about = fs::metadata(key).with_context(|| format!("no private key at {}", key.display()))?;
+    ensure!(
+        about.mode().trailing_zeros() >= 6, // nothing for group and others
+        "{} may be read by others: has somebody? If not, chmod 600 it and try again",
+        key.display()
+    );
+    Ok(())
 }
 
 /// Makes the folder `out` with a key and a certificate for each role.

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::key::{Keys, Role};
+use crate::key::Keys;
 
 /// Makes keys for Secure Boot, signs EFI programs with them, and writes what firmware needs to trust them.
 #[derive(Parser)]
@@ -39,12 +39,9 @@ enum Command {
     },
     /// Signs an EFI program, and verifies the result before it takes its place.
     Efi {
-        /// The folder of the keys.
+        /// The private key, PEM; its certificate lies beside it and ends with `.crt`.
         #[arg(long)]
-        keys: PathBuf,
-        /// Which of them signs.
-        #[arg(long, default_value = "db")]
-        key: Role,
+        key: PathBuf,
         /// The program to sign.
         #[arg(long = "in")]
         input: PathBuf,
@@ -88,7 +85,7 @@ enum Format {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Keys { out, name } => key::make(&out, &name),
-        Command::Efi { keys, key, input, out } => program::sign(&Keys::at(&keys), key, &input, &out),
+        Command::Efi { key, input, out } => program::sign(&key, &input, &out),
         Command::Verify { cert, file } => {
             program::verify(&cert, &file)?;
             println!("{} is signed by {}", file.display(), cert.display());

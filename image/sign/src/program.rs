@@ -6,12 +6,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::key::{Keys, Role};
-use crate::pe;
 use crate::tool::{SBSIGN, SBVERIFY};
+use crate::{key, pe};
 
 /// Signs `input`, verifies what came out, and only then puts it at `out`.
-pub(crate) fn sign(keys: &Keys, role: Role, input: &Path, out: &Path) -> Result<()> {
+pub(crate) fn sign(key: &Path, input: &Path, out: &Path) -> Result<()> {
     let bytes = fs::read(input).with_context(|| input.display().to_string())?;
     let program = pe::Program::parse(&bytes).with_context(|| input.display().to_string())?;
     ensure!(
@@ -19,7 +18,9 @@ pub(crate) fn sign(keys: &Keys, role: Role, input: &Path, out: &Path) -> Result<
         "{} is signed already; sign the file as it was built, so that it has one signature",
         input.display()
     );
-    let (key, certificate) = (keys.private(role)?, keys.certificate(role));
+    key::ensure_private(key)?;
+    let certificate = key.with_extension("crt");
+    ensure!(certificate.is_file(), "no certificate at {}", certificate.display());
     let mut name = OsString::from(".");
     name.push(out.file_name().context("--out must name a file")?);
     name.push(".signing");
@@ -27,7 +28,7 @@ pub(crate) fn sign(keys: &Keys, role: Role, input: &Path, out: &Path) -> Result<
     let signed = SBSIGN
         .command()
         .and_then(|mut sbsign| {
-            sbsign.arg("--key").arg(&key).arg("--cert").arg(&certificate).arg("--output").arg(&draft);
+            sbsign.arg("--key").arg(key).arg("--cert").arg(&certificate).arg("--output").arg(&draft);
             SBSIGN.run(sbsign.arg(input))
         })
         .and_then(|()| verify(&certificate, &draft))

@@ -80,7 +80,7 @@ fn keys_stay_out_of_git() {
 fn signed_and_verified() {
     let room = Room::new();
     fs::write(room.path("in.efi"), program::program()).unwrap();
-    let sign = ["efi", "--keys", "keys", "--in", "in.efi", "--out", "out.efi"];
+    let sign = ["efi", "--key", "keys/db.key", "--in", "in.efi", "--out", "out.efi"];
     room.sign(&sign).good();
     room.sign(&["verify", "--cert", "keys/db.crt", "out.efi"]).good();
     room.sign(&["verify", "--cert", "keys/KEK.crt", "out.efi"]).bad("is not signed by keys/KEK.crt");
@@ -90,9 +90,11 @@ fn signed_and_verified() {
     tampered[0x300] ^= 1;
     fs::write(room.path("tampered.efi"), tampered).unwrap();
     room.sign(&["verify", "--cert", "keys/db.crt", "tampered.efi"]).bad("is not signed by");
-    room.sign(&["efi", "--keys", "keys", "--in", "out.efi", "--out", "twice.efi"]).bad("signed already");
+    room.sign(&["efi", "--key", "keys/db.key", "--in", "out.efi", "--out", "twice.efi"])
+        .bad("signed already");
     fs::write(room.path("text"), "#!/bin/sh").unwrap();
-    room.sign(&["efi", "--keys", "keys", "--in", "text", "--out", "text.efi"]).bad("not an EFI program");
+    room.sign(&["efi", "--key", "keys/db.key", "--in", "text", "--out", "text.efi"])
+        .bad("not an EFI program");
 
     fs::set_permissions(room.path("keys/db.key"), fs::Permissions::from_mode(0o640)).unwrap();
     room.sign(&sign).bad("may be read by others");

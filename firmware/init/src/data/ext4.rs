@@ -115,7 +115,7 @@ impl Superblock {
     /// Gives the file system a name of its own and its folders a secret of their own. False: its checksums hang on the
     /// name, so it keeps the one it has.
     pub(super) fn rename(&mut self, random: &[u8; 32]) -> bool {
-        let checksums = self.word(at::READ_ONLY_COMPATIBLE) & METADATA_CSUM != 0;
+        let checksums = self.has_checksums();
         if checksums && self.word(at::INCOMPATIBLE) & INCOMPATIBLE_CSUM_SEED == 0 {
             return false;
         }
@@ -125,11 +125,25 @@ impl Superblock {
         self.0[at::UUID + 6] = self.0[at::UUID + 6] & 0x0F | 0x40;
         self.0[at::UUID + 8] = self.0[at::UUID + 8] & 0x3F | 0x80;
         self.0[at::HASH_SEED..at::HASH_SEED + 16].copy_from_slice(seed);
-        if checksums {
+        self.seal();
+        true
+    }
+
+    /// Whether its checksum is that of what is there, if it has one.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.has_checksums() || self.word(at::CHECKSUM) == self.checksum()
+    }
+
+    /// Gives it the checksum of what is there, if it has one.
+    pub(super) fn seal(&mut self) {
+        if self.has_checksums() {
             let checksum = self.checksum();
             self.0[at::CHECKSUM..].copy_from_slice(&checksum.to_le_bytes());
         }
-        true
+    }
+
+    fn has_checksums(&self) -> bool {
+        self.word(at::READ_ONLY_COMPATIBLE) & METADATA_CSUM != 0
     }
 
     /// The kernel's crc32c of all but the checksum itself: begun with all ones, and not inverted at the end.
@@ -175,6 +189,25 @@ mod tests {
         for mark in [(0, &ntfs[..]), (512, &lvm[..]), (0x10040, &btrfs[..]), (4096, b"md")] {
             assert!(matches!(on(&[mark]), Content::Foreign), "{mark:?}");
         }
+    }
+
+    #[test]
+    fn a_torn_superblock_is_seen_and_sealed() {
+        let (magic, checksums) = (MAGIC.to_le_bytes(), METADATA_CSUM.to_le_bytes());
+        let with = [
+            (SUPERBLOCK + at::MAGIC, &magic[..]),
+            (SUPERBLOCK + at::READ_ONLY_COMPATIBLE, &checksums[..]),
+            (SUPERBLOCK + at::STATE, &[1]),
+        ];
+        let Content::Ext4(mut superblock) = on(&with) else { panic!("not seen") };
+        assert!(!superblock.is_whole());
+        superblock.seal();
+        assert!(superblock.is_whole());
+        // The next version's first sector, and this one's second.
+        superblock.0[at::STATE] = 0;
+        assert!(!superblock.is_whole());
+        let Content::Ext4(without) = on(&with[..1]) else { panic!("not seen") };
+        assert!(without.is_whole());
     }
 
     #[test]

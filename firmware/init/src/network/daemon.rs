@@ -27,8 +27,8 @@ use super::watch::{Event, Watch};
 /// Everything that is known, and everybody who knows it.
 pub(super) struct Daemon<C> {
     settings: Network,
-    uplink: Option<String>,
-    /// Until then the board's uplink is waited for; then any interface with a carrier will do.
+    uplinks: Vec<String>,
+    /// Until then the board's own interfaces are waited for; then any with a carrier will do.
     patience: Instant,
     netlink: Netlink,
     watch: Watch,
@@ -45,7 +45,7 @@ pub(super) struct Daemon<C> {
 /// The interface that was chosen.
 struct Uplink {
     link: Link,
-    client: Option<Client>,
+    client: Option<Client<Port>>,
     lease: Option<Lease>,
     /// Its usable addresses that were told of: the kernel tells of them again whenever a router does.
     told: Vec<IpNet>,
@@ -55,7 +55,7 @@ impl<C: Clock> Daemon<C> {
     /// Opens everything, and switches the interfaces on.
     pub(super) fn open(
         settings: Network,
-        uplink: Option<String>,
+        uplinks: Vec<String>,
         run: &Path,
         keeper: Keeper<C>,
         report: Report,
@@ -70,7 +70,7 @@ impl<C: Clock> Daemon<C> {
         let (netlink, watch) = (Netlink::open()?, Watch::open()?);
         let mut daemon = Self {
             settings,
-            uplink,
+            uplinks,
             patience: Instant::now() + PATIENCE,
             netlink,
             watch,
@@ -90,6 +90,9 @@ impl<C: Clock> Daemon<C> {
     /// Runs until SIGTERM.
     pub(super) fn run(mut self) -> io::Result<()> {
         self.tell_waiting("waiting");
+        if let Some(name) = self.settings.interface.as_ref().filter(|_| self.uplinked.is_none()) {
+            self.report.status(format!("waiting for the interface {name} of the settings"));
+        }
         self.report.ready();
         loop {
             let now = Instant::now();
@@ -210,11 +213,13 @@ impl<C: Clock> Daemon<C> {
         if self.uplinked.is_some() {
             return Ok(());
         }
-        let name = self.settings.interface.as_ref().or(self.uplink.as_ref());
-        let named = name.and_then(|name| self.others.iter().position(|link| link.name == *name));
-        let free = name.is_none() || (self.settings.interface.is_none() && now >= self.patience);
-        let first = || self.others.iter().position(|link| link.carrier).filter(|_| free);
-        let Some(at) = named.or_else(first) else { return Ok(()) };
+        let at = if let Some(name) = &self.settings.interface {
+            self.others.iter().position(|link| link.name == *name)
+        } else {
+            let plugged = |link: &Link| link.carrier && (now >= self.patience || self.is_own(&link.name));
+            self.others.iter().position(plugged)
+        };
+        let Some(at) = at else { return Ok(()) };
         let link = self.others.remove(at);
         if let Err(error) = switches::set(&link.name, self.settings.ipv6.into()) {
             self.report.status(error);
@@ -232,6 +237,15 @@ impl<C: Clock> Daemon<C> {
         }
         self.changed(Link { carrier, ..link }, now);
         Ok(())
+    }
+
+    /// Whether an interface is one that the board has of itself.
+    fn is_own(&self, name: &str) -> bool {
+        let is = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => pattern == name,
+        };
+        self.uplinks.is_empty() || self.uplinks.iter().any(is)
     }
 
     /// Sets the addresses that the settings give, and takes away IPv4 addresses that an earlier run of other settings
@@ -286,6 +300,9 @@ impl<C: Clock> Daemon<C> {
                     drop(ndisc::solicit(&link.name, link.index));
                 }
                 self.keeper.hurry(now);
+                if self.settings.ipv4 == Ipv4::Dhcp {
+                    self.tell_waiting("waiting");
+                }
             }
             (true, false) => {
                 // What comes back may be another network.

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, SocketHandle, SocketSet};
+use smoltcp::phy::Device;
 use smoltcp::socket::dhcpv4;
 use smoltcp::time::{Duration as Span, Instant as Moment};
 use smoltcp::wire::{DhcpOption, DhcpPacket, EthernetAddress, IpCidr};
 
 use super::link::is_host;
-use super::packet::Port;
 use super::random;
 
 /// What a server granted.
@@ -41,9 +41,18 @@ pub(super) enum Change {
     Lost,
 }
 
+/// Where a client's frames go, and come from.
+pub(super) trait Wire: Device + AsFd {
+    /// How many frames were sent so far.
+    fn sent(&self) -> u32;
+
+    /// How long nothing may be sent, because too much was.
+    fn pause(&self, now: Instant) -> Duration;
+}
+
 /// A client on one interface.
-pub(super) struct Client {
-    port: Port,
+pub(super) struct Client<W> {
+    port: W,
     interface: Interface,
     sockets: SocketSet<'static>,
     handle: SocketHandle,
@@ -63,8 +72,8 @@ const PADDING: &[DhcpOption<'static>] = &[DhcpOption { kind: 0, data: &[] }; 19]
 const SHORTEST: u64 = 4;
 const LONGEST: u64 = 64;
 
-impl Client {
-    pub(super) fn new(mut port: Port, mac: [u8; 6], now: Instant) -> Self {
+impl<W: Wire> Client<W> {
+    pub(super) fn new(mut port: W, mac: [u8; 6], now: Instant) -> Self {
         let mut config = Config::new(EthernetAddress(mac).into());
         config.random_seed = random();
         let interface = Interface::new(config, &mut port, Moment::ZERO);
@@ -171,7 +180,7 @@ impl Client {
     }
 }
 
-impl AsFd for Client {
+impl<W: Wire> AsFd for Client<W> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.port.as_fd()
     }
@@ -206,3 +215,6 @@ fn sound(net: Ipv4Net) -> bool {
     let edge = net.prefix_len() < 31 && (net.addr() == net.network() || net.addr() == net.broadcast());
     is_host(IpAddr::V4(net.addr())) && net.prefix_len() >= 8 && !edge
 }
+
+#[cfg(test)]
+mod tests;

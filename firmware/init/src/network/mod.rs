@@ -51,8 +51,8 @@ struct Options {
     run: PathBuf,
     /// Where the time is kept for the next start.
     clock: PathBuf,
-    /// The board's uplink, if its descriptor names one.
-    uplink: Option<String>,
+    /// The board's interfaces, as its descriptor has them: names, or their beginnings with a `*` behind.
+    uplinks: Vec<String>,
 }
 
 impl Default for Options {
@@ -62,12 +62,12 @@ impl Default for Options {
             release: "/etc/postern/release.toml".into(),
             run: "/run/network".into(),
             clock: "/data/network/clock".into(),
-            uplink: None,
+            uplinks: Vec::new(),
         }
     }
 }
 
-/// `init network [--settings FILE|-] [--release FILE] [--run FOLDER] [--clock FILE] [--uplink NAME]`. Ends on SIGTERM,
+/// `init network [--settings FILE|-] [--release FILE] [--run FOLDER] [--clock FILE] [--uplink NAME]…`. Ends on SIGTERM,
 /// or when the kernel no longer talks to it.
 pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let options = match Options::read(arguments) {
@@ -83,7 +83,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     // A box that keeps nothing (no data partition) starts from the release's time.
     let clock = options.clock.parent().is_some_and(Path::is_dir).then_some(options.clock);
     let keeper = time::Keeper::start(clock::SystemClock, release, clock, &mut report);
-    let daemon = Daemon::open(settings, options.uplink, &options.run, keeper, report);
+    let daemon = Daemon::open(settings, options.uplinks, &options.run, keeper, report);
     match daemon.and_then(Daemon::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -103,7 +103,7 @@ impl Options {
                 Some("--release") => options.release = value.into(),
                 Some("--run") => options.run = value.into(),
                 Some("--clock") => options.clock = value.into(),
-                Some("--uplink") => options.uplink = Some(value.to_string_lossy().into_owned()),
+                Some("--uplink") => options.uplinks.push(value.to_string_lossy().into_owned()),
                 _ => return Err(format!("there is no {} here", name.display())),
             }
         }
@@ -167,8 +167,8 @@ mod tests {
 
     #[test]
     fn arguments_name_files() {
-        let options = options(&["--settings", "-", "--uplink", "eth0"]).unwrap();
-        assert_eq!((options.settings.as_path(), options.uplink.as_deref()), (Path::new("-"), Some("eth0")));
+        let options = options(&["--settings", "-", "--uplink", "eth*", "--uplink", "usb0"]).unwrap();
+        assert_eq!((options.settings.as_path(), options.uplinks.len()), (Path::new("-"), 2));
         assert!(self::options(&["--settings"]).unwrap_err().contains("wants a value"));
         assert!(self::options(&["--colour", "blue"]).unwrap_err().contains("--colour"));
     }

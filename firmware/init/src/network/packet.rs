@@ -9,6 +9,8 @@ use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToke
 use smoltcp::time::Instant as Moment;
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 
+use super::dhcp::Wire;
+
 /// A frame without VLAN tag and check sequence.
 const FRAME: usize = 1514;
 
@@ -29,14 +31,14 @@ impl Port {
         socket.bind(&address(index)?)?;
         Ok(Self { socket, frame: Box::new([0; FRAME]), budget: Budget::new(Instant::now()) })
     }
+}
 
-    /// How many frames were sent so far.
-    pub(super) fn sent(&self) -> u32 {
+impl Wire for Port {
+    fn sent(&self) -> u32 {
         self.budget.spent
     }
 
-    /// How long nothing may be sent, because too much was.
-    pub(super) fn pause(&self, now: Instant) -> Duration {
+    fn pause(&self, now: Instant) -> Duration {
         self.budget.pause(now)
     }
 }
