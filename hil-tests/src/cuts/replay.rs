@@ -122,7 +122,7 @@ pub struct Replay<'a> {
     durable: Image,
     /// What a reader sees: the medium and the cache.
     seen: Image,
-    /// What the cache holds, in order.
+    /// What was written since the last flush, in order.
     cached: Vec<Write>,
 }
 
@@ -130,6 +130,8 @@ pub struct Replay<'a> {
 struct Write {
     at: u64,
     what: What,
+    /// It is on the medium already; it is here because it must stay on top of what was written before it.
+    lasts: bool,
 }
 
 #[derive(Clone)]
@@ -190,13 +192,12 @@ impl<'a> Replay<'a> {
                 Some(data) if !is_zero(&data) => What::Data(data.into()),
                 Some(_) | None => What::Zeros(change.length),
             };
-            let write = Write { at: change.at, what };
+            let write = Write { at: change.at, what, lasts: change.lasts && self.disk == Disk::Honest };
             write.apply(&mut self.seen);
-            if change.lasts && self.disk == Disk::Honest {
+            if write.lasts {
                 write.apply(&mut self.durable);
-            } else {
-                self.cached.push(write);
             }
+            self.cached.push(write);
         }
         Ok(())
     }
@@ -212,6 +213,10 @@ impl Write {
 
     /// Whole or not at all with [`Kept::Some`]; otherwise a third of the writes is torn, too.
     fn apply_some(&self, image: &mut Image, kept: Kept, random: &mut Random) {
+        if self.lasts {
+            self.apply(image);
+            return;
+        }
         let is_torn = matches!(kept, Kept::Pages | Kept::Sectors) && random.below(3) == 0;
         if !is_torn {
             if random.below(2) == 0 {

@@ -18,8 +18,9 @@ use super::log::Log;
 use super::replay::{Cut, Disk, Replay};
 use super::slots::{self, Choice};
 
-/// How many failures are told in full.
+/// How many failures are told, and letters of each.
 const TOLD: usize = 12;
+const LONGEST: usize = 400;
 /// Letters of what was mended.
 const GIST: usize = 100;
 
