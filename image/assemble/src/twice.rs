@@ -1,6 +1,7 @@
 //! Two builds, same bytes: builds the firmware twice in folders that have nothing in common, and compares.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -66,13 +67,16 @@ fn copy_clone(from: &Path, to: &Path) -> Result<()> {
     for path in list.split(|&byte| byte == 0).filter(|path| !path.is_empty()) {
         let path = std::str::from_utf8(path).context("a file in the clone has a name that is not UTF-8")?;
         let (source, copy) = (from.join(path), to.join(path));
-        if !source.exists() {
-            continue; // deleted, not yet committed
-        }
+        let Ok(metadata) = source.symlink_metadata() else { continue }; // deleted, not yet committed
         if let Some(folder) = copy.parent() {
             fs::create_dir_all(folder)?;
         }
-        fs::copy(&source, &copy).with_context(|| format!("cannot copy {}", source.display()))?;
+        let copied = if metadata.is_symlink() {
+            fs::read_link(&source).and_then(|target| symlink(target, &copy))
+        } else {
+            fs::copy(&source, &copy).map(|_| ())
+        };
+        copied.with_context(|| format!("cannot copy {}", source.display()))?;
     }
     Ok(())
 }
