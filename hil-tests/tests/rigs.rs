@@ -55,8 +55,10 @@ fn every_file_becomes_the_rig_beside_it() -> Result<()> {
 
 /// What a rig comes to: the emulator's command line, or the bench's devices.
 fn plan(rig: &Rig) -> Result<String> {
-    let lacks: String =
-        rig.lacks.iter().map(|(capability, why)| format!("lacks {capability}: {why}\n")).collect();
+    let lacks = rig
+        .lacks
+        .iter()
+        .fold(String::new(), |all, (capability, why)| all + &format!("lacks {capability}: {why}\n"));
     let provides: Vec<&str> = rig.provides.iter().map(|capability| capability.name()).collect();
     let head = format!("{} on {}\nprovides {}\n{lacks}", rig.name, rig.board, provides.join(" "));
     let description = match &rig.kind {

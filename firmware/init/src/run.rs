@@ -31,6 +31,7 @@ use crate::unit::{Rest, Unit};
 /// What an event is about: a kind, and a service's place in the table.
 const SIGNALS: u64 = 0;
 const READER: u64 = 1;
+#[cfg(feature = "bench")]
 pub(crate) const CONSOLE: u64 = 2;
 const NOTIFY: u64 = 0x100;
 const OUTPUT: u64 = 0x200;

@@ -18,9 +18,8 @@ use super::log::Log;
 use super::replay::{Cut, Disk, Replay};
 use super::slots::{self, Choice};
 
-/// How many failures are told, and letters of each.
+/// How many failures are told.
 const TOLD: usize = 12;
-const LONGEST: usize = 400;
 /// Letters of what was mended.
 const GIST: usize = 100;
 
