@@ -73,9 +73,12 @@ fn write(line: &[u8]) {
         let _ = io::stderr().write_all(line);
         return;
     };
-    // The line is raw.
-    let _ = console.write(line.strip_suffix(b"\n").unwrap_or(line), WITHIN);
-    let _ = console.write(b"\r\n", WITHIN);
+    // The line is raw, and what is written at once is least likely to be torn by the kernel's own messages.
+    let mut raw = heapless::Vec::<u8, { stage::LONGEST + 1 }>::new();
+    // Every line fits: it is no longer than the longest stage.
+    let _ = raw.extend_from_slice(line.strip_suffix(b"\n").unwrap_or(line));
+    let _ = raw.extend_from_slice(b"\r\n");
+    let _ = console.write(&raw, WITHIN);
 }
 
 /// A line of printable characters with room for its end.

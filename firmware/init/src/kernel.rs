@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::libc::{self, c_int, c_ulong};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use seccompiler::BpfProgramRef;
 
 use crate::service::Capability;
 
@@ -178,6 +179,21 @@ pub(crate) fn landlock_version() -> nix::Result<i64> {
     let nothing = std::ptr::null::<u8>();
     // SAFETY: asked for its version, the kernel reads no attributes (null, of length 0).
     Errno::result(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0usize, ASK_VERSION) })
+}
+
+/// Puts this process under a filter of system calls. It has given new privileges up before.
+pub(crate) fn add_filter(program: BpfProgramRef<'_>) -> nix::Result<()> {
+    #[repr(C)]
+    struct Program {
+        length: u16,
+        instructions: *const seccompiler::sock_filter,
+    }
+    let length = u16::try_from(program.len()).map_err(|_| Errno::E2BIG)?;
+    let program = Program { length, instructions: program.as_ptr() };
+    // SAFETY: the kernel copies as many instructions as `length` says, and checks them.
+    let added =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    Errno::result(added).map(drop)
 }
 
 /// Neither exec nor anything else gives this process more rights than it has.

@@ -47,9 +47,7 @@ pub(crate) fn enter(plan: &Plan<'_>) -> Result<(), Failure> {
     root::build(service, &places)?;
     identity::assume(service)?;
     files::restrict(service, &places, plan.own_ports)?;
-    plan.filter
-        .apply()
-        .map_err(|error| Failure { step: "filter system calls", error: io::Error::other(error) })
+    plan.filter.apply().map_err(step("filter system calls"))
 }
 
 /// All that a service sees.

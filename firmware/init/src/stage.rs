@@ -13,7 +13,7 @@ use heapless::String;
 pub(crate) type Text = String<LONGEST>;
 
 /// Room for one line. What does not fit is cut, at a whole character, before the checksum is made.
-const LONGEST: usize = 1024;
+pub(crate) const LONGEST: usize = 1024;
 /// ` *` + eight digits + line feed.
 const TAIL: usize = 11;
 const MARK: &str = "@hil ";
