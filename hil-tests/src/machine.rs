@@ -122,7 +122,10 @@ impl Machine<Off> {
             ways.net.plug(false)?;
         }
         let source = ways.console.take().context("the console is in use already")?;
-        let console = Console::open(source, &artifacts.join("console.log"), stand.rig.limits.silence())?;
+        // Recording a card's sectors one by one makes it several times slower; laying out a file system is then a long silence.
+        let patience = if options.write_log { 4 } else { 1 };
+        let silence = stand.rig.limits.silence() * patience;
+        let console = Console::open(source, &artifacts.join("console.log"), silence)?;
         let mut all = Vec::new();
         for account in backends.iter().flat_map(|backends| &backends.accounts) {
             all.extend([account.password.clone(), secrets::plain(&account.user, &account.password)]);

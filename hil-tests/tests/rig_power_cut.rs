@@ -70,7 +70,8 @@ fn nothing_acknowledged_is_lost(stand: &Stand) -> Result<()> {
     let cuts = PLAN.cuts(&log, &[first]);
     let honest = trial::run(&recording, &expected, Disk::Honest, &log, &cuts)?;
     let some: Vec<Cut> = cuts.into_iter().step_by(LYING).collect();
-    let lying = trial::run(&recording, &expected, Disk::Lying, &log, &some)?;
+    let mut lying = trial::run(&recording, &expected, Disk::Lying, &log, &some)?;
+    lying.failures.truncate(3); // of many: they are wanted
 
     let mut words = String::new();
     writeln!(words, "{}: {honest}\non a disk that ignores flushes: {lying}", stand.rig.name)?;

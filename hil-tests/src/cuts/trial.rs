@@ -101,8 +101,9 @@ impl Tally {
 
     fn fail(&mut self, cut: &Cut, what: impl fmt::Display) {
         if self.failures.len() < TOLD {
-            self.failures
-                .push(format!("cut after request {} ({:?}, seed {}): {what}", cut.after, cut.kept, cut.seed));
+            let what: String = what.to_string().chars().take(LONGEST).collect();
+            let Cut { after, kept, seed } = cut;
+            self.failures.push(format!("cut after request {after} ({kept:?}, seed {seed}): {what}"));
         }
     }
 }
