@@ -15,6 +15,7 @@ pub mod client;
 pub mod console;
 pub mod cuts;
 pub mod demo;
+pub mod demonstration;
 pub mod devices;
 pub mod dovecot;
 pub mod emulator;
