@@ -20,6 +20,8 @@ use super::slots::{self, Choice};
 
 /// How many failures are told.
 const TOLD: usize = 12;
+/// Letters of one failure.
+const LONGEST: usize = 400;
 /// Letters of what was mended.
 const GIST: usize = 100;
 
