@@ -481,6 +481,9 @@ mod tests {
     #[test]
     fn others_may_listen_and_type() {
         let (console, mut box_, folder) = console(LONG);
+        // What is typed while nobody is at the other end is lost, as on a cable.
+        say(&mut box_, "start");
+        console.wait_for("start", LONG).unwrap();
         let path = folder.path().join("shared");
         console.share(&path).unwrap();
         let mut other = UnixStream::connect(&path).unwrap();
