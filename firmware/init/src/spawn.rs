@@ -15,7 +15,7 @@ use crate::kernel::{self, Fork};
 use crate::reboot::this_is_a_child;
 use crate::sandbox::{self, Cgroup, Filter};
 use crate::service::{Service, View};
-use crate::socket::Listeners;
+use crate::socket::{Listener, Listeners};
 
 /// `sd_listen_fds(3)`: the first passed descriptor.
 const FIRST_PASSED: RawFd = 3;
@@ -65,19 +65,17 @@ pub(crate) fn start(plan: &Plan<'_>) -> nix::Result<Process> {
 /// Starts a child in its place that does what no service may do.
 #[cfg(feature = "bench")]
 pub(crate) fn start_forbidden(plan: &Plan<'_>) -> nix::Result<Process> {
-    fork(plan, |plan, _, output| {
-        if let Err(failure) = prepare(plan, output) {
-            return failure;
-        }
+    fork(plan, |plan| {
+        sandbox::enter(plan).map_err(|failure| failure.to_string())?;
         match kernel::forbidden() {
-            Ok(()) => "the forbidden system call was carried out".to_owned(),
-            Err(errno) => format!("the forbidden system call was refused: {}", errno.desc()),
+            Ok(()) => Err("the forbidden system call was carried out".to_owned()),
+            Err(errno) => Err(format!("the forbidden system call was refused: {}", errno.desc())),
         }
     })
 }
 
-/// What the child does: gives the reason why it could not.
-type Task = fn(&Plan<'_>, &[CString], BorrowedFd<'_>) -> String;
+/// What the child does; an error says why it could not.
+type Task = fn(&Plan<'_>) -> Result<Infallible, String>;
 
 fn fork(plan: &Plan<'_>, task: Task) -> nix::Result<Process> {
     let (output, write_end) = pipe2(OFlag::O_CLOEXEC)?;
@@ -85,16 +83,50 @@ fn fork(plan: &Plan<'_>, task: Task) -> nix::Result<Process> {
     match kernel::fork_apart(plan.cgroup.map(|group| group.as_fd()))? {
         Fork::Child => {
             this_is_a_child();
-            let why = match arguments(plan) {
-                Ok(arguments) => task(plan, &arguments, write_end.as_fd()),
-                Err(error) => error.to_string(),
-            };
-            // The parent shows it with what the service itself would have said.
-            let _ = io::Write::write_all(&mut File::from(write_end), format!("{why}\n").as_bytes());
+            let done = streams(plan, write_end.as_fd())
+                .map_err(|error| format!("cannot set its streams up: {error}"))
+                .and_then(|()| task(plan));
+            let Err(why) = done;
+            // PID 1 shows it with what the service itself would have said.
+            eprintln!("{why}");
             kernel::exit_now(NO_WALLS)
         }
         Fork::Parent { pid, descriptor } => Ok(Process { pid, descriptor, output: output.into() }),
     }
+}
+
+/// Standard streams and signals: PID 1 takes its signals by descriptor, a service takes them as they come.
+fn streams(plan: &Plan<'_>, output: BorrowedFd<'_>) -> io::Result<()> {
+    let input = match plan.service.settings {
+        View::Document => plan.settings,
+        View::Folder => None,
+    };
+    let input = File::open(input.unwrap_or("/dev/null"))?;
+    kernel::place(output, 1)?;
+    kernel::place(output, 2)?;
+    kernel::place(input.as_fd(), 0)?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    Ok(())
+}
+
+fn execute(plan: &Plan<'_>) -> Result<Infallible, String> {
+    let arguments = arguments(plan).map_err(|error| error.to_string())?;
+    let environment = environment(plan).map_err(|error| error.to_string())?;
+    let program = CString::new(plan.service.program).map_err(|error| error.to_string())?;
+    pass_sockets(plan).map_err(|error| format!("cannot pass the sockets: {}", error.desc()))?;
+    sandbox::enter(plan).map_err(|failure| failure.to_string())?;
+    execve(&program, &arguments, &environment).map_err(|error| format!("cannot execute it: {}", error.desc()))
+}
+
+/// Puts the listening sockets where `sd_listen_fds(3)` wants them. Whatever of PID 1 had these numbers is not used by the
+/// child any more; the sockets themselves may have, so they are copied out of the way first.
+fn pass_sockets(plan: &Plan<'_>) -> nix::Result<()> {
+    if !plan.service.listens {
+        return Ok(());
+    }
+    let aside = |listener: &Listener| kernel::duplicate_above(listener.as_fd(), ASIDE);
+    let aside = plan.listeners.iter().map(aside).collect::<nix::Result<Vec<_>>>()?;
+    (FIRST_PASSED..).zip(&aside).try_for_each(|(to, from)| kernel::place(from.as_fd(), to))
 }
 
 fn arguments(plan: &Plan<'_>) -> Result<Vec<CString>, NulError> {
@@ -107,51 +139,6 @@ fn arguments(plan: &Plan<'_>) -> Result<Vec<CString>, NulError> {
         arguments.push(CString::new(settings)?);
     }
     Ok(arguments)
-}
-
-fn execute(plan: &Plan<'_>, arguments: &[CString], output: BorrowedFd<'_>) -> String {
-    match try_execute(plan, arguments, output) {
-        Ok(never) => match never {},
-        Err(why) => why,
-    }
-}
-
-fn try_execute(plan: &Plan<'_>, arguments: &[CString], output: BorrowedFd<'_>) -> Result<Infallible, String> {
-    let said = |what: &'static str| move |error: nix::Error| format!("cannot {what}: {}", error.desc());
-    let environment = environment(plan).map_err(|error| error.to_string())?;
-    let program = CString::new(plan.service.program).map_err(|error| error.to_string())?;
-    let passed = set_aside(plan).map_err(said("pass the sockets"))?;
-    prepare(plan, output)?;
-    for (to, from) in (FIRST_PASSED..).zip(&passed) {
-        kernel::place(from.as_fd(), to).map_err(said("pass the sockets"))?;
-    }
-    execve(&program, arguments, &environment).map_err(said("execute it"))
-}
-
-/// Standard streams, signals, walls.
-fn prepare(plan: &Plan<'_>, output: BorrowedFd<'_>) -> Result<(), String> {
-    let streams = || -> io::Result<()> {
-        let input = match plan.service.settings {
-            View::Document => plan.settings,
-            View::Folder => None,
-        };
-        kernel::place(File::open(input.unwrap_or("/dev/null"))?.as_fd(), 0)?;
-        kernel::place(output, 1)?;
-        kernel::place(output, 2)?;
-        // PID 1 takes its signals by descriptor; a service takes them as they come.
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-        Ok(())
-    };
-    streams().map_err(|error| format!("cannot set its streams up: {error}"))?;
-    sandbox::enter(plan).map_err(|failure| failure.to_string())
-}
-
-/// Copies of the listening sockets, out of the way of the places they go to.
-fn set_aside(plan: &Plan<'_>) -> nix::Result<Vec<OwnedFd>> {
-    if !plan.service.listens {
-        return Ok(Vec::new());
-    }
-    plan.listeners.iter().map(|listener| kernel::duplicate_above(listener.as_fd(), ASIDE)).collect()
 }
 
 fn environment(plan: &Plan<'_>) -> Result<Vec<CString>, NulError> {
