@@ -29,7 +29,9 @@ const MENDED: [i32; 4] = [0, 1, 2, 3];
 /// Mends what can be mended without asking, then whatever can be mended at all. The error says how far it came.
 pub(super) fn mend(partition: &Path, feed: &dyn Fn()) -> Result<(), String> {
     let mut last = String::new();
-    for (option, meaning) in [("-p", "what is safe"), ("-y", "everything")] {
+    // Where a copy of the superblock had to stand in, the first full run only puts it back and asks for another.
+    let rounds = [("-p", "what is safe"), ("-y", "everything"), ("-y", "what is left")];
+    for (option, meaning) in rounds {
         say!("e2fsck {option}: mends {meaning}");
         match run(option, partition, feed) {
             Ok(code) if MENDED.contains(&code) => return Ok(()),

@@ -70,7 +70,26 @@ pub(super) fn look(device: &File) -> io::Result<Content> {
     if start.starts_with(MARK) || start.iter().all(|byte| *byte == 0) {
         return Ok(Content::Blank);
     }
-    Ok(if has_copy(device) { Content::Damaged } else { Content::Foreign })
+    Ok(if !names_another(&start) && has_copy(device) { Content::Damaged } else { Content::Foreign })
+}
+
+/// Whether the start is marked as something else. Somebody's file system may lie where one of ours was before, and what
+/// is left of ours must not make it a ruin to mend.
+fn names_another(start: &[u8]) -> bool {
+    const MARKS: [(usize, &[u8]); 11] = [
+        (510, &[0x55, 0xAA]), // FAT, exFAT, NTFS, a partition table
+        (0, b"LUKS\xBA\xBE"),
+        (0, b"XFSB"),
+        (0, b"hsqs"),                      // squashfs
+        (512, b"LABELONE"),                // LVM
+        (512, b"EFI PART"),                // GPT
+        (1024, &[0x10, 0x20, 0xF5, 0xF2]), // F2FS
+        (1024, &[0xE2, 0xE1, 0xF5, 0xE0]), // EROFS
+        (4086, b"SWAPSPACE2"),
+        (4096, &[0xFC, 0x4E, 0x2B, 0xA9]), // RAID
+        (0x10040, b"_BHRfS_M"),            // Btrfs
+    ];
+    MARKS.iter().any(|(at, mark)| start.get(*at..).is_some_and(|rest| rest.starts_with(mark)))
 }
 
 /// Whether the first copy of the superblock, in the second group of blocks of 4 KiB or 1 KiB, is one.
@@ -208,6 +227,21 @@ mod tests {
         assert!(!superblock.is_whole());
         let Content::Ext4(without) = on(&with[..1]) else { panic!("not seen") };
         assert!(without.is_whole());
+    }
+
+    #[test]
+    fn what_another_laid_over_ours_is_not_mended_into_ours() {
+        let copy = 8193 * 1024 + at::MAGIC;
+        let content = |start: &[u8], offset: u64| {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(16 << 20).unwrap();
+            file.write_all_at(&MAGIC.to_le_bytes(), copy as u64).unwrap();
+            file.write_all_at(start, offset).unwrap();
+            look(&file).unwrap()
+        };
+        assert!(matches!(content(b"ruins", 1030), Content::Damaged));
+        assert!(matches!(content(&[0x55, 0xAA], 510), Content::Foreign));
+        assert!(matches!(content(b"_BHRfS_M", 0x10040), Content::Foreign));
     }
 
     #[test]
