@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use board::disk::{Disk, Growth, Role, grow_data};
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use crate::console::say;
 use crate::kernel;
@@ -98,6 +98,11 @@ pub(crate) fn open(disk: Option<&Disk>, feed: &dyn Fn()) -> Data {
 fn free() -> Option<u64> {
     let space = statvfs(mount::DATA).ok()?;
     Some(space.blocks_available() * space.fragment_size())
+}
+
+/// Whether the kernel has met an error and writes no more (`errors=remount-ro`). A check at the next start mends it.
+pub(crate) fn has_failed() -> bool {
+    statvfs(mount::DATA).is_ok_and(|space| space.flags().contains(FsFlags::ST_RDONLY))
 }
 
 fn from_partition(disk: &Disk, feed: &dyn Fn()) -> Result<(Mode, String), String> {

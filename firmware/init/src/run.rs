@@ -17,6 +17,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::sethostname;
 
 use crate::console::{self, now, say, say_as};
+use crate::data;
 use crate::kmsg::KernelLog;
 use crate::notify::{self, Word};
 use crate::reboot::{End, fatal, halt};
@@ -407,6 +408,9 @@ impl Init {
                 .find(|unit| unit.process.as_ref().is_some_and(|process| Some(process.pid) == status.pid()));
             if let Some(unit) = unit {
                 unit.ended(now, status, &mut self.log);
+                if self.ending.is_none() && data::has_failed() {
+                    fatal(&"the data partition has failed and is read-only; it is checked at the next start");
+                }
             }
         }
     }

@@ -29,8 +29,9 @@ const MENDED: [i32; 4] = [0, 1, 2, 3];
 /// Mends what can be mended without asking, then whatever can be mended at all. The error says how far it came.
 pub(super) fn mend(partition: &Path, feed: &dyn Fn()) -> Result<(), String> {
     let mut last = String::new();
-    // Where a copy of the superblock had to stand in, the first full run only puts it back and asks for another.
-    let rounds = [("-p", "what is safe"), ("-y", "everything"), ("-y", "what is left")];
+    // Where a copy of the superblock had to stand in, the first full run only puts it back and asks for another. What is
+    // called clean there is looked at all the same: the copy knows nothing of what came later.
+    let rounds = [("-p", "what is safe"), ("-fy", "everything"), ("-fy", "what is left")];
     for (option, meaning) in rounds {
         say!("e2fsck {option}: mends {meaning}");
         match run(option, partition, feed) {
