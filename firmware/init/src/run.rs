@@ -280,7 +280,7 @@ impl Init {
             }
             Err(error) if self.trying_last_good => {
                 self.trying_last_good = false;
-                say!("{}: {error}", settings::LAST_GOOD);
+                say!("nor can those of last time: {error}");
                 self.without_settings();
             }
             Err(error) => {

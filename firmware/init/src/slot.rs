@@ -5,7 +5,7 @@ use std::path::Path;
 
 use board::Fault;
 use board::disk::{Disk, Role};
-use board::slots::{COPIES, Firmware, Records};
+use board::slots::{COPIES, Damage, Firmware, Records};
 use board::state::StatePartition;
 
 use crate::console::say;
@@ -75,7 +75,8 @@ fn read(device: &Path) -> Result<(StatePartition, Records), Fault> {
     let copies = [partition.read(0)?, partition.read(1)?];
     let records = Records::read([&copies[0], &copies[1]]);
     for (copy, damage) in records.damage().into_iter().enumerate() {
-        if let Some(damage) = damage {
+        // One that was never written is what the factory leaves; the rest is what a power cut or a dying disk leaves.
+        if let Some(damage) = damage.filter(|damage| *damage != Damage::Empty) {
             say!("state record {copy}: {damage:?}");
         }
     }

@@ -240,7 +240,7 @@ impl Courier {
         let write = || {
             let aside = path.with_extension("new");
             fs::write(&aside, serde_json::to_vec(waiting)?)?;
-            fs::File::open(&aside)?.sync_data()?;
+            fs::File::open(&aside)?.sync_all()?;
             fs::rename(&aside, &path)
         };
         if let Err(error) = write() {

@@ -221,7 +221,7 @@ fn forget(path: &Path, before: UnixSeconds) -> io::Result<usize> {
         writer.write_all(b"\n")
     })?;
     let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_data()?;
+    file.sync_all()?;
     fs::rename(fresh, path)?;
     Ok(count)
 }
